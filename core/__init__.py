@@ -1,0 +1,1 @@
+"""The private core: models, tasks and zips in Redis, task ids through RabbitMQ."""

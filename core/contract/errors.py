@@ -1,0 +1,105 @@
+"""What can go wrong in a way that the caller can act on.
+
+An error says what happened and carries the public detail; http.py holds the one table of status codes.
+"""
+
+from typing import Any
+
+
+class ContractError(Exception):
+    """`detail` goes to the client as the value of `{"detail": …}`: a sentence, or the shape version 1 had there."""
+
+    detail: Any = "Internal Server Error"
+
+    def __init__(self, detail: Any = None) -> None:
+        if detail is not None:
+            self.detail = detail
+        super().__init__(self.detail)
+
+
+class InvalidZip(ContractError):
+    """The posted zip can't be run: corrupt, empty, encrypted, or its names or sizes are hostile."""
+
+
+class InvalidRequest(ContractError):
+    """The body isn't what its headers say, a multipart without end, say."""
+
+
+class InvalidParameters(ContractError):
+    """A parameter or the file is missing or malformed; the detail has FastAPI's shape, as version 1 answered."""
+
+    @classmethod
+    def missing(cls, where: str, name: str) -> "InvalidParameters":
+        """`where` is query or body."""
+        return cls([{"loc": [where, name], "msg": "field required", "type": "value_error.missing"}])
+
+    @classmethod
+    def wrong(cls, where: str, name: str, message: str, kind: str = "value_error") -> "InvalidParameters":
+        """`message` says what would be right."""
+        return cls([{"loc": [where, name], "msg": message, "type": kind}])
+
+
+class Unauthorized(ContractError):
+    detail = "Send core's token as 'Authorization: Bearer TOKEN', or as the password in the URL"
+
+
+class Forbidden(ContractError):
+    detail = "Forbidden"
+
+
+class ModelNotFound(ContractError):
+    detail = "ModelNotFound"
+
+
+class ModelExists(ContractError):
+    detail = "A model with this human_readable_id is registered already"
+
+
+class ModelHasNoZip(ContractError):
+    detail = "The model has no zip"
+
+
+class TaskNotFinished(ContractError):
+    detail = {"detail": "Job status is 'pending' or 'running'"}
+
+
+class TaskFailed(ContractError):
+    """Version 1's words, and beside them why."""
+
+    @classmethod
+    def because(cls, *, reason: str, message: str, exit_code: int | None) -> "TaskFailed":
+        return cls({"detail": "Job status is 'failed'", "reason": reason, "message": message, "exit_code": exit_code})
+
+
+class InputGone(ContractError):
+    detail = "The task's input was removed when the task ended"
+
+
+class OutputGone(ContractError):
+    detail = {"detail": "Job status is 'finished', but output zip does not exist"}
+
+
+class TaskNotFound(ContractError):
+    detail = {"detail": "Task not found"}
+
+
+class TransitionRefused(ContractError):
+    """The task isn't in a state, or not held by the attempt, from which the call may take it further."""
+
+    detail = "The task is not in a state that allows this"
+
+
+class TooLarge(ContractError):
+    """The body is larger than the limit."""
+
+    @classmethod
+    def over(cls, max_bytes: int) -> "TooLarge":
+        return cls(f"The upload is larger than the limit of {max_bytes} bytes")
+
+
+class StoreFull(ContractError):
+    detail = "There is no room for this upload at the moment; try again later"
+
+
+class Unavailable(ContractError):
+    detail = "A part of the service is not reachable at the moment; try again later"

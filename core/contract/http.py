@@ -1,0 +1,70 @@
+"""Bodies of the private API, and the one table of status codes."""
+
+from http import HTTPStatus
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from core.contract import errors
+from core.contract.model import Model
+from core.contract.task import Task
+
+STATUS: Final[dict[type[errors.ContractError], int]] = {
+    errors.InvalidZip: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    errors.InvalidParameters: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.ModelExists: HTTPStatus.CONFLICT,
+    errors.ModelHasNoZip: HTTPStatus.NOT_FOUND,
+    errors.InputGone: HTTPStatus.GONE,
+    errors.TransitionRefused: HTTPStatus.CONFLICT,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    # Version 1's own; its clients branch on them.
+    errors.ModelNotFound: 550,
+    errors.TaskNotFinished: 551,
+    errors.TaskFailed: 552,
+    errors.OutputGone: 553,
+    errors.TaskNotFound: 554,
+}
+
+RETRY_AFTER_SECONDS: Final = {errors.Unavailable: 5, errors.StoreFull: 60}
+"""When a client that meets one of these may come back."""
+
+
+class ErrorBody(BaseModel):
+    """Every error's body: a sentence, or the shape that version 1 had there."""
+
+    detail: object
+
+
+class ClaimRequest(BaseModel):
+    """An agent asks for a task. `claim_id` is new for each message, so that a claim can be sent again after a cut."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent: str
+    claim_id: str
+    has_gpu: bool
+    redelivered: bool = False
+    """A redelivered message may take a task that a consumer of version 1 set running and then lost."""
+
+
+class Claim(BaseModel):
+    """The task is the agent's as attempt `task.attempt`, for `lease_seconds` from now and from each renewal."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    task: Task
+    model: Model
+    lease_seconds: float
+
+
+class Admission(BaseModel):
+    """A body of at most `max_bytes` may be sent now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_bytes: int

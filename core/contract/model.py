@@ -1,0 +1,77 @@
+"""What a model is: an image, perhaps a zip that comes with it, and how its containers may run."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, computed_field
+
+from core.contract.task import Blob
+
+IMAGE_REFERENCE: Final = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]+)?/)?"  # registry host
+    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"  # repository
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"  # tag
+    r"(?:@sha256:[0-9a-f]{64})?",  # digest
+)
+"""An image's reference after the OCI distribution specification's grammar."""
+
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ImageReference = Annotated[str, StringConstraints(max_length=512, pattern=f"^{IMAGE_REFERENCE.pattern}$")]
+
+
+class Pull(StrEnum):
+    """When an agent pulls the image: if its host has none, or before each run."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+
+
+class ModelSpec(BaseModel):
+    """What its owner says of a model; the names of version 1's parameters."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    human_readable_id: ModelName
+    container_tag: ImageReference
+    description: str = Field(default="", max_length=10_000)
+    use_gpu: bool = True
+    model_available: bool = False
+    """Whether a zip comes with the model, mounted at /model."""
+
+
+class Limits(BaseModel):
+    """How a model's containers may run. Only an operator sets these: the public call ignores them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pull: Pull = Pull.MISSING
+    network: bool = False
+    timeout_seconds: int = Field(default=24 * 3600, ge=1)
+    memory_mb: int | None = Field(default=None, ge=16)
+    """None: nine tenths of the host's memory, so that a runaway container can't take the host along."""
+    cpus: float | None = Field(default=None, gt=0)
+    pids: int = Field(default=4096, ge=1)
+    shm_mb: int = Field(default=1024, ge=1)
+    """PyTorch's data loaders share tensors through /dev/shm; the engine's 64 MB are too few for them."""
+    output_mb: int = Field(default=8192, ge=1)
+    max_attempts: int = Field(default=3, ge=1, le=20)
+
+
+class Model(ModelSpec, Limits):
+    """A registered model."""
+
+    id: int
+    uid: str
+    zip: Blob | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def model_zip(self) -> str | None:
+        return self.zip.id if self.zip else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def model_volume_id(self) -> str | None:
+        """Named after the zip's content, so that a host fills it once for each content."""
+        return f"inference-server-model-{self.zip.id}" if self.zip else None

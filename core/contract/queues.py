@@ -1,0 +1,24 @@
+"""The names and the declaration of the queues.
+
+The body of a message is the raw uid. Version 1's consumers declare the queues durable and without arguments; any
+argument of ours would refuse theirs, so that limits and queue types are the server's configuration.
+"""
+
+from typing import Final, TypedDict
+
+UNFINISHED: Final = "unfinished_job_queue"
+FINISHED: Final = "finished_job_queue"
+
+
+class Declaration(TypedDict):
+    durable: bool
+    exclusive: bool
+    auto_delete: bool
+
+
+DECLARATION: Final[Declaration] = {"durable": True, "exclusive": False, "auto_delete": False}
+
+
+def for_gpus(unfinished: str) -> str:
+    """Where tasks wait that a CPU-only agent met and must not run. Only agents with a GPU listen there."""
+    return f"{unfinished}.gpu"
