@@ -1,0 +1,178 @@
+"""Zips in Redis: runs of fixed-size chunks under keys of their own.
+
+A blob is loose until its owner names it. Whoever writes or removes one says so in the index first and keeps its entry
+fresh, so that whatever a crash leaves is found and swept (core/reaper.py).
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from core.contract.errors import OutputGone, TooLarge, Unavailable
+from core.contract.task import Blob
+from core.store import keys
+from core.store.connection import Connection
+
+CHUNK_BYTES: Final = 2**20 - 64
+"""1 MiB less what an allocation needs around it: a power of two would waste a quarter in jemalloc's size classes."""
+
+RESERVED_CHUNKS: Final = 64
+"""The bound on a blob's chunks is raised in these steps, so that a sweep knows what to remove."""
+
+REMOVED_AT_ONCE: Final = 256
+
+ALIVE_SECONDS: Final = 180.0
+RENEW_SECONDS: Final = 30.0
+"""A writer renews its entry as bytes come; one that is this late is dead. A stalled upload is cut long before."""
+
+
+@dataclass(frozen=True)
+class Loose:
+    """A blob that may belong to nobody."""
+
+    id: str
+    owner: str
+
+
+class Upload:
+    """A blob while it is written. `blob` is set once it is whole."""
+
+    def __init__(self, connection: Connection, owner: str, max_bytes: int) -> None:
+        self.id = secrets.token_hex(16)
+        self.owner = owner
+        self.size = 0
+        self.is_kept = False
+        self._redis = connection
+        self._max_bytes = max_bytes
+        self._pieces: list[bytes | memoryview] = []
+        self._held = 0
+        self._chunks = 0
+        self._renewed = time.monotonic()
+
+    async def write(self, piece: bytes) -> None:
+        """Raises TooLarge as soon as it is known."""
+        self.size += len(piece)
+        if self.size > self._max_bytes:
+            raise TooLarge.over(self._max_bytes)
+        if self._chunks and time.monotonic() - self._renewed > RENEW_SECONDS:
+            await self._renew()
+        rest = memoryview(piece)
+        while self._held + len(rest) >= CHUNK_BYTES:
+            room = CHUNK_BYTES - self._held
+            self._pieces.append(rest[:room])
+            rest = rest[room:]
+            await self._write_chunk()
+        if rest:
+            self._pieces.append(rest)
+            self._held += len(rest)
+
+    async def close(self) -> Blob:
+        """Writes what is left. The blob stays loose until its owner names it and `keep` is called."""
+        if self._pieces or not self._chunks:
+            await self._write_chunk()
+        await self._renew()
+        await self._redis.call("HSET", keys.blob(self.id), "chunks", self._chunks, "size", self.size)
+        return Blob(id=self.id, size=self.size)
+
+    async def keep(self) -> None:
+        """The owner names the blob: it is no longer loose."""
+        self.is_kept = True
+        await self._redis.call("ZREM", keys.LOOSE, self.id)
+
+    async def _write_chunk(self) -> None:
+        if self._chunks % RESERVED_CHUNKS == 0:
+            await self._reserve()
+        await self._redis.call("SET", keys.chunk(self.id, self._chunks), b"".join(self._pieces))
+        self._chunks += 1
+        self._pieces, self._held = [], 0
+
+    async def _reserve(self) -> None:
+        if self._chunks == 0:
+            await self._redis.call("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, self.id)
+        bound = self._chunks + RESERVED_CHUNKS
+        await self._redis.call("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound)
+
+    async def _renew(self) -> None:
+        """Raises Unavailable if the sweep took this process for dead, as after a long stop."""
+        if not await self._redis.call("ZADD", keys.LOOSE, "XX", "CH", time.time() + ALIVE_SECONDS, self.id):
+            raise Unavailable("The upload was interrupted; send it again")
+        self._renewed = time.monotonic()
+
+
+class Blobs:
+    """No method holds more than a chunk or two, whatever a blob's size."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    @asynccontextmanager
+    async def upload(self, owner: str, *, max_bytes: int) -> AsyncIterator[Upload]:
+        """Leaves nothing behind unless `keep` was called."""
+        upload = Upload(self._redis, owner, max_bytes)
+        try:
+            yield upload
+        finally:
+            if not upload.is_kept:
+                # What can't be removed now is loose, and the reaper's.
+                with suppress(Unavailable):
+                    await asyncio.shield(self.remove(upload.id))
+
+    async def read(self, blob: Blob, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Bytes start to stop. Raises OutputGone when a chunk is no more; the next chunk is fetched ahead."""
+        numbers = range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+        ahead: asyncio.Task[bytes] | None = None
+        try:
+            for number in numbers:
+                chunk = await (ahead or self._chunk(blob, number))
+                ahead = asyncio.create_task(self._chunk(blob, number + 1)) if number + 1 in numbers else None
+                offset = number * CHUNK_BYTES
+                first, last = max(start - offset, 0), min(stop - offset, len(chunk))
+                yield chunk if last - first == len(chunk) else chunk[first:last]
+        finally:
+            if ahead:
+                ahead.cancel()
+
+    async def read_range(self, blob: Blob, offset: int, length: int) -> bytes:
+        """Those bytes at once; for the few that a zip's directory takes."""
+        return b"".join([piece async for piece in self.read(blob, offset, min(offset + length, blob.size))])
+
+    async def exists(self, blob: Blob) -> bool:
+        """Whether it is there, by its header and last chunk."""
+        last = max(blob.size - 1, 0) // CHUNK_BYTES
+        found = await self._redis.call_all([("EXISTS", keys.blob(blob.id)), ("EXISTS", keys.chunk(blob.id, last))])
+        return all(found)
+
+    async def loosen(self, blobs: Iterable[Blob]) -> None:
+        """Says that these are about to lose their owner: if their remover dies, the sweep takes over."""
+        for blob in blobs:
+            await self._redis.call("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id)
+
+    async def hold(self, blob_id: str) -> None:
+        """The blob has its owner still."""
+        await self._redis.call("ZREM", keys.LOOSE, blob_id)
+
+    async def remove(self, blob_id: str) -> None:
+        """The blob and its entry; what it was, as far as it got."""
+        chunks = range(int(await self._redis.call("HGET", keys.blob(blob_id), "chunks") or 0))
+        for first in chunks[::REMOVED_AT_ONCE]:
+            numbers = chunks[first : first + REMOVED_AT_ONCE]
+            await self._redis.call_all(("UNLINK", keys.chunk(blob_id, number)) for number in numbers)
+        await self._redis.call("UNLINK", keys.blob(blob_id))
+        await self._redis.call("ZREM", keys.LOOSE, blob_id)
+
+    async def abandoned(self, *, limit: int) -> list[Loose]:
+        """Loose blobs whose writer or remover is dead."""
+        found = await self._redis.call("ZRANGEBYSCORE", keys.LOOSE, 0, time.time(), "LIMIT", 0, limit)
+        ids = [blob_id.decode() for blob_id in found]
+        owners = await self._redis.call_all(("HGET", keys.blob(blob_id), "owner") for blob_id in ids)
+        return [Loose(blob_id, (owner or b"").decode()) for blob_id, owner in zip(ids, owners, strict=True)]
+
+    async def _chunk(self, blob: Blob, number: int) -> bytes:
+        chunk: bytes | None = await self._redis.call("GET", keys.chunk(blob.id, number))
+        if chunk is None:
+            raise OutputGone
+        return chunk

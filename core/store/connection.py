@@ -1,0 +1,71 @@
+"""The connection to Redis, its deadlines, and its errors in our words."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any, Final
+
+from redis import asyncio as redis
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.commands.core import AsyncScript
+
+from core.contract.errors import StoreFull, Unavailable
+
+CONNECT_SECONDS: Final = 1.0
+CALL_SECONDS: Final = 5.0
+"""Longer than Redis stands still while it forks for a rewrite of a few tens of GB."""
+
+MAX_CONNECTIONS: Final = 128
+
+
+class Connection(redis.Redis):
+    """A pool of connections whose failures come out as Unavailable and StoreFull."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        with translated():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    async def call(self, *command: str | bytes | float) -> Any:
+        """One command, in Redis's own words."""
+        return await self.execute_command(*command)
+
+    async def call_all(self, commands: Iterable[tuple[str | bytes | float, ...]]) -> list[Any]:
+        """Their answers in order, for one trip. Not atomic, so that the keys may lie anywhere in a cluster."""
+        pipeline = self.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        with translated():
+            return await pipeline.execute()
+
+
+def connect(url: str) -> Connection:
+    """Lazy: the first command connects."""
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=MAX_CONNECTIONS,
+        timeout=CALL_SECONDS,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=CALL_SECONDS,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2),
+    )
+    return Connection(connection_pool=pool)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """redis-py's exceptions as ours."""
+    try:
+        yield
+    except exceptions.OutOfMemoryError as error:
+        raise StoreFull from error
+    except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
+        raise Unavailable("Redis is not reachable at the moment; try again later") from error
+
+
+def script(connection: Connection, name: str) -> AsyncScript:
+    """One transition. allow-oom: a task must be able to end when the memory is full, because that frees memory."""
+    folder = resources.files("core.store").joinpath("lua")
+    body = folder.joinpath("common.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
+    return connection.register_script(f"#!lua flags=allow-oom\n{body}")

@@ -1,0 +1,42 @@
+"""Every key in Redis, what it holds, and how it goes away.
+
+A task's own keys carry its uid as a hash tag, so that one script may touch them all in a cluster. Chunks carry none:
+a zip spreads over the slots. An index is only ever a superset of what it lists. It is written before what it points to
+and cleaned after, so that a crash between leaves an entry to look at, never something that nobody looks at.
+"""
+
+from typing import Final
+
+DUE: Final = "due"
+"""Sorted set: uid of each task → epoch second at which the reaper looks at it next. Leaves with the task."""
+
+TASKS: Final = "tasks"
+"""Sorted set: uid of each task → epoch second of its creation, for lists. Leaves with the task."""
+
+LOOSE: Final = "loose"
+"""Sorted set: id of each blob that may have no owner (being written, being removed) → epoch second until which whoever
+works on it is believed to be alive. The reaper removes those past it, unless their owner names them after all."""
+
+MODELS: Final = "models"
+"""Hash: human_readable_id → the model (msgpack). Models stay until they are deleted."""
+
+MODEL_ID: Final = "models:last_id"
+"""Counter behind a model's number. Stays."""
+
+REAPER: Final = "reaper"
+"""Which core sweeps just now. Expires by itself."""
+
+
+def task(uid: str) -> str:
+    """Hash: the task's fields as the scripts know them. Leaves when the task is deleted."""
+    return f"task:{{{uid}}}"
+
+
+def blob(blob_id: str) -> str:
+    """Hash: `owner` (a task's or model's uid), `chunks` (an upper bound while it is written), `size` when whole."""
+    return f"blob:{blob_id}"
+
+
+def chunk(blob_id: str, number: int) -> str:
+    """Bytes number * CHUNK_BYTES and on of a blob. Leaves with the blob."""
+    return f"chunk:{blob_id}:{number}"

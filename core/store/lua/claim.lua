@@ -1,0 +1,24 @@
+-- pending → running. ARGV: claim id, agent, lease seconds, '1' with a GPU, '1' if redelivered
+-- → {'claimed', fields} | {'taken'} | {'unsuitable'} | {'waiting'} | {'gone'}
+local claim_id, agent, lease_seconds, has_gpu, redelivered = unpack(ARGV)
+local state, holder, lease, needs = get('state', 'claim_id', 'lease_until', 'needs')
+if not state then
+  return {'gone'}
+end
+local is_mine = state == 'running' and holder == claim_id  -- the answer to this very claim was lost on its way
+-- A consumer of version 1 set it running and died before its acknowledgement.
+local is_abandoned = state == 'running' and not lease and redelivered == '1'
+if not is_mine then
+  if state ~= 'pending' and not is_abandoned then
+    return {'taken'}
+  end
+  if needs == 'gpu' and has_gpu ~= '1' then
+    -- Said once: whoever hears 'unsuitable' rings the agents with GPUs, whoever hears 'waiting' needn't.
+    return {redis.call('HSET', task, 'waits_for', 'gpu') == 1 and 'unsuitable' or 'waiting'}
+  end
+  redis.call('HINCRBY', task, 'attempt', 1)
+  redis.call('HSET', task, 'state', 'running', 'claim_id', claim_id, 'agent', agent, 'dispatched', now())
+  redis.call('HDEL', task, 'waits_for', 'failure')
+end
+redis.call('HSET', task, 'lease_until', now() + lease_seconds)
+return {'claimed', redis.call('HGETALL', task)}

@@ -1,0 +1,21 @@
+-- running → failed, or back to pending while tries are left.
+-- ARGV: attempt or '', failure, '1' to try again, '1' only if its lease has run out   → 'failed' | 'pending' | 'stale'
+local attempt, failure, try_again, if_expired = unpack(ARGV)
+local state, current, lease, max_attempts = get('state', 'attempt', 'lease_until', 'max_attempts')
+if state == 'failed' and attempt == current then
+  return 'failed'
+end
+if not is_held_by(attempt) then
+  return 'stale'
+end
+if if_expired == '1' and (not lease or tonumber(lease) > now()) then
+  return 'stale'
+end
+redis.call('HSET', task, 'failure', failure)
+local failures = redis.call('HINCRBY', task, 'failures', 1)
+if try_again == '1' and failures < tonumber(max_attempts) then
+  let_go('pending')
+  return 'pending'
+end
+finish_as('failed')
+return 'failed'

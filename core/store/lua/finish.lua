@@ -1,0 +1,19 @@
+-- running → finished. ARGV: attempt or '', output or ''   → 'done' | 'repeated' | 'stale'
+local attempt, output = unpack(ARGV)
+local state, current, earlier = get('state', 'attempt', 'output')
+if state == 'finished' and (attempt == '' or attempt == current) then
+  -- A consumer of version 1 may set the status first and post the output after.
+  if attempt == '' and output ~= '' and not earlier then
+    redis.call('HSET', task, 'output', output)
+    return 'done'
+  end
+  return 'repeated'
+end
+if not is_held_by(attempt) then
+  return 'stale'
+end
+if output ~= '' then
+  redis.call('HSET', task, 'output', output)
+end
+finish_as('finished')
+return 'done'

@@ -1,0 +1,5 @@
+-- RabbitMQ has confirmed the message of a task. Nothing to note when the task has moved on since.
+if get('state') == 'pending' then
+  redis.call('HSET', task, 'rung', 1)
+end
+return 1

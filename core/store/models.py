@@ -1,0 +1,35 @@
+"""Models in Redis: a hash of records, one a human_readable_id."""
+
+from core.contract import codec
+from core.contract.errors import ModelExists
+from core.contract.model import Limits, Model, ModelSpec
+from core.contract.task import Blob
+from core.store import keys
+from core.store.connection import Connection
+
+
+class Models:
+    """An installation has tens of models, so that reading them all is a small thing."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    async def add(self, uid: str, spec: ModelSpec, limits: Limits, zip: Blob | None) -> Model:
+        """Raises ModelExists. A number that a refused model drew stays unused."""
+        number = await self._redis.call("INCR", keys.MODEL_ID)
+        model = Model(id=number, uid=uid, zip=zip, **spec.model_dump(), **limits.model_dump())
+        if not await self._redis.call("HSETNX", keys.MODELS, model.human_readable_id, codec.pack(model)):
+            raise ModelExists
+        return model
+
+    async def get(self, human_readable_id: str) -> Model | None:
+        packed = await self._redis.call("HGET", keys.MODELS, human_readable_id)
+        return codec.unpack(Model, packed) if packed else None
+
+    async def all(self) -> list[Model]:
+        """In the order of their registration."""
+        packed = await self._redis.call("HVALS", keys.MODELS)
+        return sorted((codec.unpack(Model, record) for record in packed), key=lambda model: model.id)
+
+    async def by_uid(self, uid: str) -> Model | None:
+        return next((model for model in await self.all() if model.uid == uid), None)

@@ -1,0 +1,199 @@
+"""Tasks in Redis: each transition one script, fenced by the attempt that makes it."""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from core.contract import codec
+from core.contract.task import Blob, Failure, State, Task
+from core.store import keys
+from core.store.connection import Connection, script
+
+FIRST_LOOK_SECONDS: Final = 5.0
+"""A task that a crash left between its commit and its message is rung after this."""
+
+
+class Claimed(StrEnum):
+    CLAIMED = "claimed"
+    TAKEN = "taken"
+    UNSUITABLE = "unsuitable"
+    """It needs a GPU, and this is the first agent without one that met it."""
+    WAITING = "waiting"
+    """It needs a GPU, and the agents with one have been rung."""
+    GONE = "gone"
+
+
+class Ended(StrEnum):
+    DONE = "done"
+    REPEATED = "repeated"
+    STALE = "stale"
+
+
+class Failed(StrEnum):
+    FAILED = "failed"
+    PENDING = "pending"
+    STALE = "stale"
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What a client submits."""
+
+    uid: str
+    model_human_readable_id: str
+    input: Blob
+    use_gpu: bool
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the reaper needs to know of a task."""
+
+    task: Task
+    is_rung: bool
+    lease_seconds: float | None
+    """Left of its lease, by this process's clock; the script that ends it asks the server's."""
+
+
+class Tasks:
+    """A stale attempt is a normal return value: whoever was cut off learns that it has lost the task."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+        self._sweeper = secrets.token_bytes(8)
+        self._create = script(connection, "create")
+        self._ring = script(connection, "ring")
+        self._claim = script(connection, "claim")
+        self._renew = script(connection, "renew")
+        self._finish = script(connection, "finish")
+        self._fail = script(connection, "fail")
+        self._release = script(connection, "release")
+        self._start_without_lease = script(connection, "start_without_lease")
+        self._remove = script(connection, "remove")
+
+    async def create(self, new: NewTask) -> None:
+        """Commits the task. The indexes come first: a crash leaves an entry without a task, never the reverse."""
+        now = time.time()
+        await self._redis.call("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid)
+        await self._redis.call("ZADD", keys.TASKS, now, new.uid)
+        fields: list[str | bytes | int] = ["uid", new.uid, "model", new.model_human_readable_id]
+        fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
+        fields += ["needs", "gpu"] if new.use_gpu else []
+        if not await self._create(keys=[keys.task(new.uid)], args=fields):
+            raise RuntimeError("this uid is taken")
+
+    async def get(self, uid: str) -> Task | None:
+        fields = await self._redis.call("HGETALL", keys.task(uid))
+        return _task(fields) if fields else None
+
+    async def page(self, *, offset: int, limit: int) -> list[Task]:
+        """Newest first."""
+        uids = await self._redis.call("ZREVRANGE", keys.TASKS, offset, offset + limit - 1)
+        records = await self._redis.call_all(("HGETALL", keys.task(uid.decode())) for uid in uids)
+        return [_task(fields) for fields in records if fields]
+
+    async def ring(self, uid: str) -> None:
+        """Notes that the broker has confirmed the message of a task."""
+        await self._ring(keys=[keys.task(uid)])
+
+    async def claim(
+        self, uid: str, *, claim_id: str, agent: str, lease_seconds: float, has_gpu: bool, redelivered: bool
+    ) -> tuple[Claimed, Task | None]:
+        """pending → running. Sent twice with the same `claim_id` it claims once."""
+        args: list[str | float] = [claim_id, agent, lease_seconds, int(has_gpu), int(redelivered)]
+        outcome, *rest = await self._claim(keys=[keys.task(uid)], args=args)
+        if not rest:
+            return Claimed(outcome.decode()), None
+        flat = rest[0]
+        return Claimed.CLAIMED, _task(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    async def renew(self, uid: str, attempt: int, *, lease_seconds: float) -> bool:
+        """False: the attempt no longer holds the task, its container must go."""
+        return bool(await self._renew(keys=[keys.task(uid)], args=[attempt, lease_seconds]))
+
+    async def finish(self, uid: str, attempt: int | None, output: Blob | None) -> Ended:
+        """running → finished. No attempt: a consumer of version 1, whose output may come apart from the status."""
+        args = ["" if attempt is None else attempt, codec.pack(output) if output else ""]
+        return Ended((await self._finish(keys=[keys.task(uid)], args=args)).decode())
+
+    async def fail(self, uid: str, attempt: int | None, failure: Failure, *, if_expired: bool = False) -> Failed:
+        """running → failed, or pending again when the reason allows it and tries are left."""
+        name = "" if attempt is None else attempt
+        args = [name, codec.pack(failure), int(failure.reason.is_retried), int(if_expired)]
+        return Failed((await self._fail(keys=[keys.task(uid)], args=args)).decode())
+
+    async def release(self, uid: str, attempt: int | None) -> bool:
+        """running → pending, which counts as nobody's failure."""
+        return bool(await self._release(keys=[keys.task(uid)], args=["" if attempt is None else attempt]))
+
+    async def start_without_lease(self, uid: str) -> bool:
+        """pending → running for a consumer of version 1."""
+        return bool(await self._start_without_lease(keys=[keys.task(uid)]))
+
+    async def remove(self, uid: str) -> Task | None:
+        """The task as it was. Its indexes go with it."""
+        flat: Sequence[bytes] = await self._remove(keys=[keys.task(uid)])
+        await self.forget(uid)
+        return _task(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
+
+    async def forget(self, uid: str) -> None:
+        """Takes a task that is no more off the indexes."""
+        await self._redis.call("ZREM", keys.DUE, uid)
+        await self._redis.call("ZREM", keys.TASKS, uid)
+
+    async def due(self, *, limit: int) -> list[str]:
+        """Tasks at which the reaper should look now, the longest due first."""
+        uids = await self._redis.call("ZRANGEBYSCORE", keys.DUE, 0, time.time(), "LIMIT", 0, limit)
+        return [uid.decode() for uid in uids]
+
+    async def look(self, uid: str) -> Look | None:
+        fields = await self._redis.call("HGETALL", keys.task(uid))
+        if not fields:
+            return None
+        until = float(fields[b"lease_until"]) if b"lease_until" in fields else None
+        return Look(
+            task=_task(fields),
+            is_rung=b"rung" in fields,
+            lease_seconds=None if until is None else until - time.time(),
+        )
+
+    async def look_again(self, uid: str, *, after_seconds: float) -> None:
+        """XX: a task that was removed meanwhile doesn't come back to the index."""
+        await self._redis.call("ZADD", keys.DUE, "XX", time.time() + after_seconds, uid)
+
+    async def may_sweep(self, *, seconds: float) -> bool:
+        """Whether this process is the one that sweeps for now; a claim to save work, not one to rely on."""
+        mine = await self._redis.call("SET", keys.REAPER, self._sweeper, "NX", "PX", int(seconds * 1000))
+        if mine or await self._redis.call("GET", keys.REAPER) != self._sweeper:
+            return bool(mine)
+        await self._redis.call("PEXPIRE", keys.REAPER, int(seconds * 1000))
+        return True
+
+    async def settle(self, uid: str) -> None:
+        """Nothing more can happen to the task: the reaper needn't look."""
+        await self._redis.call("ZREM", keys.DUE, uid)
+
+
+def _time(seconds: bytes) -> datetime:
+    return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def _task(fields: Mapping[bytes, bytes]) -> Task:
+    return Task(
+        uid=fields[b"uid"].decode(),
+        model_human_readable_id=fields[b"model"].decode(),
+        datetime_created=_time(fields[b"created"]),
+        datetime_dispatched=_time(fields[b"dispatched"]) if b"dispatched" in fields else None,
+        datetime_finished=_time(fields[b"finished"]) if b"finished" in fields else None,
+        input=codec.unpack(Blob, fields[b"input"]) if b"input" in fields else None,
+        output=codec.unpack(Blob, fields[b"output"]) if b"output" in fields else None,
+        state=State(fields[b"state"].decode()),
+        attempt=int(fields[b"attempt"]),
+        failure=codec.unpack(Failure, fields[b"failure"]) if b"failure" in fields else None,
+        waits_for=fields[b"waits_for"].decode() if b"waits_for" in fields else None,
+    )
