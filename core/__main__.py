@@ -1,0 +1,38 @@
+"""`python -m core` serves the private API and sweeps."""
+
+import asyncio
+from contextlib import suppress
+
+import uvloop
+
+from core.amqp import Broker
+from core.app import make_app
+from core.dispatch import Dispatch
+from core.observe import set_up_logs
+from core.reaper import sweep_for_ever
+from core.serving import serve
+from core.settings import Settings
+from core.store import open_store
+
+
+async def main() -> None:
+    settings = Settings()
+    async with open_store(settings.redis_url) as store, Broker.open(settings) as broker:
+        dispatch = Dispatch(
+            store=store,
+            broker=broker,
+            lease_seconds=settings.lease_seconds,
+            max_upload_bytes=settings.max_upload_bytes,
+            zip_limits=settings.zip_limits,
+        )
+        # A reaper that dies takes the process along: it is restarted, and seen.
+        with suppress(asyncio.CancelledError):
+            async with asyncio.TaskGroup() as group:
+                sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
+                await serve(make_app(dispatch, settings), host=settings.core_host, port=settings.core_port)
+                sweeper.cancel()
+
+
+if __name__ == "__main__":
+    set_up_logs("core")
+    uvloop.run(main())

@@ -1,0 +1,183 @@
+"""The HTTP client of core's private API, for gateway and agents, and the token that opens it."""
+
+import asyncio
+import functools
+import hmac
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, ParamSpec, Self, TypeVar, cast
+
+import aiohttp
+import structlog
+from pydantic import SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings
+
+from core.contract.errors import ContractError, InvalidRequest, TransitionRefused, Unavailable
+from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody
+from core.contract.task import Failure
+
+log = structlog.get_logger()
+
+CONNECT_SECONDS: Final = 2.0
+CALL_SECONDS: Final = 15.0
+STALL_SECONDS: Final = 60.0
+"""A transfer may take as long as it takes, but not stand still for longer than this."""
+
+BUFFER_BYTES: Final = 2**20
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CoreToken(BaseSettings):
+    """`CORE_TOKEN`, or `CORE_TOKEN_FILE` with the token in it."""
+
+    core_token: SecretStr = SecretStr("")
+    core_token_file: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, values: dict[str, object]) -> dict[str, object]:
+        file = values.get("core_token_file")
+        if file and not values.get("core_token"):
+            values["core_token"] = Path(str(file)).read_text().strip()
+        return values
+
+    @model_validator(mode="after")
+    def _is_set(self) -> Self:
+        if not self.core_token.get_secret_value():
+            raise ValueError("core's token is missing: set CORE_TOKEN, or CORE_TOKEN_FILE to a file that holds it")
+        return self
+
+    def opens(self, offered: str) -> bool:
+        """Takes the same time whatever is offered."""
+        return hmac.compare_digest(self.core_token.get_secret_value().encode(), offered.encode())
+
+
+class CoreAccess(CoreToken):
+    """Where core is, and the token."""
+
+    core_url: str = "http://core:7000"
+
+
+class CoreClient:
+    """Open with `async with CoreClient.open(access)`. Core's refusals come as its own errors; anything else that
+    keeps an answer from coming is Unavailable.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, access: CoreAccess) -> AsyncIterator[Self]:
+        """One pool of connections, kept alive for less long than core keeps them."""
+        session = aiohttp.ClientSession(
+            access.core_url,
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
+            headers={"Authorization": f"Bearer {access.core_token.get_secret_value()}"},
+            auto_decompress=False,
+            skip_auto_headers=("Content-Type", "User-Agent", "Accept-Encoding"),
+            read_bufsize=BUFFER_BYTES,
+        )
+        async with session:
+            yield cls(session)
+
+    async def admit(self, *, model: str, size: int | None) -> Admission:
+        """Whether core would take a body of this many bytes; None when the size isn't known."""
+        params = {"model": model} | ({"size": str(size)} if size is not None else {})
+        return Admission.model_validate_json(await self._call("GET", "/api/admission", params=params))
+
+    async def claim(self, uid: str, request: ClaimRequest) -> Claim:
+        body = request.model_dump_json().encode()
+        return Claim.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/claim", body))
+
+    async def renew(self, uid: str, attempt: int) -> None:
+        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/renew")
+
+    async def finish(self, uid: str, attempt: int, zip: AsyncIterable[bytes]) -> None:
+        """Streams the output zip. TransitionRefused: the attempt has lost the task."""
+        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/output", zip, seconds=None)
+
+    async def fail(self, uid: str, attempt: int, failure: Failure) -> None:
+        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/failure", failure.model_dump_json().encode())
+
+    async def release(self, uid: str, attempt: int) -> None:
+        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/release")
+
+    async def input_range(self, uid: str, offset: int, length: int) -> bytes:
+        return await self._range(f"/api/tasks/inputs/{uid}", offset, length)
+
+    async def model_zip_range(self, uid: str, offset: int, length: int) -> bytes:
+        return await self._range(f"/api/models/zips/{uid}", offset, length)
+
+    async def _range(self, path: str, offset: int, length: int) -> bytes:
+        return await self._call("GET", path, headers={"Range": f"bytes={offset}-{offset + length - 1}"}, seconds=None)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        data: bytes | AsyncIterable[bytes] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = CALL_SECONDS,
+    ) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS)
+        try:
+            async with self.session.request(
+                method, path, data=data, params=params, headers=headers, timeout=timeout
+            ) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise unanswered(error) from error
+        if response.status >= 400:
+            raise _refusal(response.status, body)
+        return body
+
+
+def unanswered(error: Exception) -> Exception:
+    """What to raise when no answer came: Unavailable, or what the body's own source raised, which aiohttp wraps."""
+    source = error.__cause__
+    if isinstance(error, aiohttp.ClientError) and source and not isinstance(source, aiohttp.ClientError | OSError):
+        return cast(Exception, source)
+    log.warning("core.unanswered", error=repr(error))
+    return Unavailable()
+
+
+_REFUSALS: Final = {status: kind for kind, status in STATUS.items()} | {
+    400: InvalidRequest,
+    409: TransitionRefused,
+    410: TransitionRefused,
+}
+
+
+def _refusal(status: int, body: bytes) -> ContractError:
+    """Core's answer as the error that it was there; a status that isn't core's own is a part that is away."""
+    try:
+        detail = ErrorBody.model_validate_json(body).detail
+    except ValidationError:
+        detail = body.decode(errors="replace")[:500]
+    return _REFUSALS.get(status, Unavailable)(detail)
+
+
+def patiently(
+    call: Callable[P, Awaitable[T]], *, first_seconds: float = 0.2, last_seconds: float = 5.0
+) -> Callable[P, Awaitable[T]]:
+    """The call, made again while core is away. Whoever can't wait for ever cancels it."""
+
+    @functools.wraps(call)
+    async def again(*args: P.args, **kwargs: P.kwargs) -> T:
+        seconds = first_seconds
+        while True:
+            try:
+                return await call(*args, **kwargs)
+            except Unavailable as error:
+                log.warning("core.unavailable", call=call.__name__, error=str(error), retry_seconds=seconds)
+                await asyncio.sleep(seconds)
+                seconds = min(2 * seconds, last_seconds)
+
+    return again

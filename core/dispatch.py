@@ -1,0 +1,269 @@
+"""The heart: what happens to a task between its submission and its end.
+
+Redis is the truth and RabbitMQ the bell. Each step commits in Redis first and rings after; whatever a crash leaves
+between the two, the reaper puts right.
+"""
+
+import secrets
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from core.amqp import FINISHED_EXPIRE_MS, Broker
+from core.contract.errors import (
+    InputGone,
+    InvalidParameters,
+    ModelExists,
+    ModelNotFound,
+    OutputGone,
+    TaskFailed,
+    TaskNotFinished,
+    TaskNotFound,
+    TooLarge,
+    TransitionRefused,
+    Unavailable,
+)
+from core.contract.http import Admission, Claim, ClaimRequest
+from core.contract.model import Limits, Model, ModelSpec
+from core.contract.task import Blob, Failure, Reason, State, Task
+from core.contract.zips import ZipLimits
+from core.store import Store
+from core.store.blobs import Upload
+from core.store.tasks import Claimed, Ended, Failed, NewTask
+from core.zipcheck import check_upload
+
+log = structlog.get_logger()
+
+UID_BYTES: Final = 32
+"""256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Methods raise the errors of core/contract/errors.py; a stale attempt is told apart from a missing task."""
+
+    store: Store
+    broker: Broker
+    lease_seconds: float
+    max_upload_bytes: int
+    zip_limits: ZipLimits
+
+    async def admit(self, *, model: str, size: int | None) -> Admission:
+        """Whether a body may be sent, asked before it is."""
+        await self.model(model)
+        if size is not None and size > self.max_upload_bytes:
+            raise TooLarge.over(self.max_upload_bytes)
+        return Admission(max_bytes=self.max_upload_bytes)
+
+    async def submit(self, model_id: str, zip: AsyncIterable[bytes]) -> str:
+        """Stores, checks, commits and rings. Whoever gets the uid from here can rely on the task's end."""
+        model = await self.model(model_id)
+        uid = secrets.token_urlsafe(UID_BYTES)
+        async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
+            blob = await self._received(upload, zip)
+            await self.store.tasks.create(
+                NewTask(uid, model_id, blob, use_gpu=model.use_gpu, max_attempts=model.max_attempts)
+            )
+            await upload.keep()
+        log.info("task.created", task=uid, model=model_id, size=blob.size)
+        await self.ring(uid)
+        return uid
+
+    async def ring(self, uid: str, *, queue: str | None = None) -> bool:
+        """Tells the agents that a task waits. False while the broker is away: the reaper rings later."""
+        try:
+            await self.broker.publish(queue or self.broker.settings.unfinished_job_queue, uid)
+        except Unavailable as error:
+            log.warning("task.unrung", task=uid, error=str(error))
+            return False
+        await self.store.tasks.ring(uid)
+        return True
+
+    async def task(self, uid: str) -> Task:
+        task = await self.store.tasks.get(uid)
+        if task is None:
+            raise TaskNotFound
+        return task
+
+    async def input(self, uid: str) -> Blob:
+        """The posted zip, as long as the task may need it."""
+        task = await self.task(uid)
+        if task.input is None:
+            raise InputGone
+        return task.input
+
+    async def output(self, uid: str) -> Blob:
+        """The output zip, or the error that says why there is none."""
+        task = await self.task(uid)
+        if task.state is State.FAILED:
+            failure = task.failure or Failure(reason=Reason.EXIT_NONZERO, message="")
+            raise TaskFailed.because(reason=failure.reason, message=failure.message, exit_code=failure.exit_code)
+        if task.state is not State.FINISHED:
+            raise TaskNotFinished
+        if task.output is None or not await self.store.blobs.exists(task.output):
+            raise OutputGone
+        return task.output
+
+    async def claim(self, uid: str, request: ClaimRequest) -> Claim:
+        """pending → running. TransitionRefused: somebody has it, or an agent with a GPU must; drop the message."""
+        outcome, task = await self.store.tasks.claim(
+            uid,
+            claim_id=request.claim_id,
+            agent=request.agent,
+            lease_seconds=self.lease_seconds,
+            has_gpu=request.has_gpu,
+            redelivered=request.redelivered,
+        )
+        if outcome is Claimed.GONE:
+            raise TaskNotFound
+        if outcome is Claimed.UNSUITABLE and not await self.ring(uid, queue=self.broker.settings.gpu_job_queue):
+            raise Unavailable("The task needs an agent with a GPU, which can't be rung at the moment")
+        if task is None:
+            raise TransitionRefused(f"The task can't be claimed: {outcome}")
+        log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
+        return Claim(task=task, model=await self.model(task.model_human_readable_id), lease_seconds=self.lease_seconds)
+
+    async def renew(self, uid: str, attempt: int) -> None:
+        """TransitionRefused: the attempt has lost the task, its container must go."""
+        if not await self.store.tasks.renew(uid, attempt, lease_seconds=self.lease_seconds):
+            raise TransitionRefused
+
+    async def finish(self, uid: str, attempt: int | None, zip: AsyncIterable[bytes] | None) -> Task:
+        """running → finished with an output. Sent twice it finishes once; the second output is dropped."""
+        task = await self.task(uid)
+        if zip is None:
+            await self._finish(task, attempt, None)
+        else:
+            async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
+                blob = await self._received(upload, zip, is_output=True)
+                if await self._finish(task, attempt, blob) is Ended.DONE:
+                    await upload.keep()
+        return await self.task(uid)
+
+    async def fail(self, uid: str, attempt: int | None, failure: Failure) -> Task:
+        """running → failed, or pending and rung again if the reason allows it."""
+        task = await self.task(uid)
+        outcome = await self._fail(task, attempt, failure)
+        if outcome is Failed.STALE:
+            raise TransitionRefused
+        log.info("attempt.failed", task=uid, attempt=attempt, reason=failure.reason, task_is=outcome)
+        return await self.task(uid)
+
+    async def expire(self, task: Task) -> None:
+        """The lease of a running task has run out: its agent is taken for dead."""
+        failure = Failure(reason=Reason.AGENT_LOST, message="The agent that ran the task was lost")
+        outcome = await self._fail(task, task.attempt, failure, if_expired=True)
+        if outcome is not Failed.STALE:
+            log.warning("lease.expired", task=task.uid, attempt=task.attempt, task_is=outcome)
+
+    async def release(self, uid: str, attempt: int | None) -> Task:
+        """running → pending and rung: an agent that drains hands its task back."""
+        await self.task(uid)
+        if not await self.store.tasks.release(uid, attempt):
+            raise TransitionRefused
+        log.info("task.released", task=uid, attempt=attempt)
+        await self.ring(uid)
+        return await self.task(uid)
+
+    async def set_status(self, uid: str, state: State) -> Task:
+        """A consumer of version 1 says how far it is. It names no attempt and holds no lease."""
+        task = await self.task(uid)
+        if task.state is state:
+            return task
+        match state:
+            case State.RUNNING:
+                if not await self.store.tasks.start_without_lease(uid):
+                    raise TransitionRefused
+                return await self.task(uid)
+            case State.FINISHED:
+                return await self.finish(uid, None, None)
+            case State.FAILED:
+                message = "The consumer that ran the task set it to failed"
+                return await self.fail(uid, None, Failure(reason=Reason.EXIT_NONZERO, message=message))
+            case State.PENDING:
+                return await self.release(uid, None)
+
+    async def delete(self, uid: str) -> Task:
+        """The task as it was; nothing of it stays. A running container goes at its agent's next renewal."""
+        task = await self.task(uid)
+        blobs = [blob for blob in (task.input, task.output) if blob]
+        await self.store.blobs.loosen(blobs)
+        removed = await self.store.tasks.remove(uid)
+        if removed is None:
+            raise TaskNotFound
+        for blob in (removed.input, removed.output):
+            if blob:
+                await self.store.blobs.remove(blob.id)
+        log.info("task.deleted", task=uid, state=task.state)
+        return task
+
+    async def model(self, human_readable_id: str) -> Model:
+        model = await self.store.models.get(human_readable_id)
+        if model is None:
+            raise ModelNotFound
+        return model
+
+    async def add_model(self, spec: ModelSpec, limits: Limits, zip: AsyncIterable[bytes] | None) -> Model:
+        """Raises ModelExists before it reads the zip, and after if somebody was quicker."""
+        if spec.model_available and zip is None:
+            raise InvalidParameters.missing("body", "zip_file")
+        if zip is not None and not spec.model_available:
+            raise InvalidParameters.wrong("query", "model_available", "a zip was sent, so this must be true")
+        if await self.store.models.get(spec.human_readable_id):
+            raise ModelExists
+        uid = secrets.token_urlsafe(UID_BYTES)
+        if zip is None:
+            model = await self.store.models.add(uid, spec, limits, None)
+        else:
+            async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
+                model = await self.store.models.add(uid, spec, limits, await self._received(upload, zip))
+                await upload.keep()
+        log.info("model.added", model=model.human_readable_id, image=model.container_tag)
+        return model
+
+    async def _received(self, upload: Upload, zip: AsyncIterable[bytes], *, is_output: bool = False) -> Blob:
+        """The whole zip in the store, its directory checked; an output is trusted to be what the agent made."""
+        async for piece in zip:
+            await upload.write(piece)
+        blob = await upload.close()
+        if not is_output:
+            await check_upload(self.store.blobs, blob, self.zip_limits)
+        return blob
+
+    async def _finish(self, task: Task, attempt: int | None, output: Blob | None) -> Ended:
+        await self.store.blobs.loosen([task.input] if task.input else [])
+        outcome = await self.store.tasks.finish(task.uid, attempt, output)
+        if outcome is Ended.STALE:
+            if task.input:
+                await self.store.blobs.hold(task.input.id)
+            raise TransitionRefused
+        if outcome is Ended.DONE:
+            log.info("task.finished", task=task.uid, attempt=attempt, size=output.size if output else None)
+            await self._after_end(task)
+        return outcome
+
+    async def _fail(self, task: Task, attempt: int | None, failure: Failure, *, if_expired: bool = False) -> Failed:
+        inputs = [task.input] if task.input else []
+        await self.store.blobs.loosen(inputs)
+        outcome = await self.store.tasks.fail(task.uid, attempt, failure, if_expired=if_expired)
+        if outcome is Failed.FAILED:
+            await self._after_end(task)
+        else:
+            for blob in inputs:
+                await self.store.blobs.hold(blob.id)
+            if outcome is Failed.PENDING:
+                await self.ring(task.uid)
+        return outcome
+
+    async def _after_end(self, task: Task) -> None:
+        """The input has served; whoever listens on the finished queue learns of the end."""
+        if task.input:
+            await self.store.blobs.remove(task.input.id)
+        await self.store.tasks.settle(task.uid)
+        try:
+            queue = self.broker.settings.finished_job_queue
+            await self.broker.publish(queue, task.uid, expire_ms=FINISHED_EXPIRE_MS)
+        except Unavailable as error:
+            log.warning("task.end_unrung", task=task.uid, error=str(error))

@@ -1,0 +1,1 @@
+"""Core's private API: thin, each route one call of core/dispatch.py."""

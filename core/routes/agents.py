@@ -1,0 +1,62 @@
+"""What agents call beside version 1's API, and the gateway's question before a large body."""
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from quart import Blueprint, Response, request
+
+from core.contract.errors import InvalidRequest
+from core.contract.http import ClaimRequest
+from core.contract.task import Failure
+from core.dispatch import Dispatch
+from core.routes.parameters import parse
+from core.serving import json_response
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class AdmissionRequest(BaseModel):
+    model: str
+    size: int | None = None
+
+
+def blueprint(dispatch: Dispatch) -> Blueprint:
+    routes = Blueprint("agents", __name__, url_prefix="/api")
+
+    @routes.get("/admission")
+    async def admit() -> Response:
+        asked = parse(AdmissionRequest, request.args)
+        return json_response((await dispatch.admit(model=asked.model, size=asked.size)).model_dump_json())
+
+    @routes.post("/tasks/<uid>/claim")
+    async def claim(uid: str) -> Response:
+        return json_response((await dispatch.claim(uid, await _body(ClaimRequest))).model_dump_json())
+
+    @routes.post("/tasks/<uid>/attempts/<int:attempt>/renew")
+    async def renew(uid: str, attempt: int) -> Response:
+        await dispatch.renew(uid, attempt)
+        return Response("", 204)
+
+    @routes.post("/tasks/<uid>/attempts/<int:attempt>/output")
+    async def finish(uid: str, attempt: int) -> Response:
+        await dispatch.finish(uid, attempt, aiter(request.body))
+        return Response("", 204)
+
+    @routes.post("/tasks/<uid>/attempts/<int:attempt>/failure")
+    async def fail(uid: str, attempt: int) -> Response:
+        await dispatch.fail(uid, attempt, await _body(Failure))
+        return Response("", 204)
+
+    @routes.post("/tasks/<uid>/attempts/<int:attempt>/release")
+    async def release(uid: str, attempt: int) -> Response:
+        await dispatch.release(uid, attempt)
+        return Response("", 204)
+
+    return routes
+
+
+async def _body(kind: type[Body]) -> Body:
+    try:
+        return kind.model_validate_json(await request.get_data())
+    except ValidationError as error:
+        raise InvalidRequest(f"The body is not a {kind.__name__}: {error}") from error

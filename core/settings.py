@@ -1,0 +1,43 @@
+"""What an operator may set of core. Each field is an environment variable of the same name, in capitals."""
+
+from typing import Final
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from core.amqp import BrokerSettings
+from core.client import CoreToken
+from core.contract.zips import ZipLimits
+
+MiB: Final = 2**20
+
+
+class Settings(BrokerSettings, CoreToken):
+    model_config = SettingsConfigDict(frozen=True)
+
+    core_host: str = "0.0.0.0"  # noqa: S104 - in its container; networks decide who reaches it
+    core_port: int = 7000
+    redis_url: str = "redis://redis:6379/0"
+
+    lease_seconds: float = Field(default=20.0, gt=1)
+    """An agent that has not renewed for so long has lost its task."""
+
+    max_upload_mb: int = Field(default=16 * 1024, ge=1)
+    max_unzipped_mb: int = Field(default=64 * 1024, ge=1)
+    max_zip_ratio: float = Field(default=200.0, gt=1)
+    max_zip_entries: int = Field(default=200_000, ge=1)
+    verify_zip_mb: int = Field(default=64, ge=0)
+    """Up to this unzipped size the content's checksums are verified before the answer; larger ones by the agent."""
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mb * MiB
+
+    @property
+    def zip_limits(self) -> ZipLimits:
+        return ZipLimits(
+            max_total_bytes=self.max_unzipped_mb * MiB,
+            max_ratio=self.max_zip_ratio,
+            max_entries=self.max_zip_entries,
+            verify_bytes=self.verify_zip_mb * MiB,
+        )
