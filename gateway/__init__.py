@@ -1,0 +1,1 @@
+"""The public gateway: HTTPS in, an allow-list of calls on to core. It keeps nothing."""

@@ -1,0 +1,25 @@
+"""`python -m gateway` serves the public API over HTTPS."""
+
+import uvloop
+
+from core.client import CoreClient
+from core.observe import set_up_logs
+from core.serving import serve
+from gateway.app import make_app
+from gateway.settings import Settings
+
+
+async def main() -> None:
+    settings = Settings()
+    async with CoreClient.open(settings) as core:
+        await serve(
+            make_app(core, allow_public_post_model=settings.allow_public_post_model != ""),
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            tls=(str(settings.tls_cert_file), str(settings.tls_key_file)),
+        )
+
+
+if __name__ == "__main__":
+    set_up_logs("gateway")
+    uvloop.run(main())

@@ -1,0 +1,69 @@
+"""The public API: version 1's, and nothing that isn't on this list."""
+
+from quart import Response, request
+
+from core.client import CoreClient
+from core.contract.errors import Forbidden, TaskNotFound
+from core.contract.model import ModelSpec
+from core.contract.task import UID
+from core.serving import App, json_response
+from gateway.relay import SMALL_BYTES, relay
+
+PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
+"""Limits and privileges are the operator's to give, on core."""
+
+
+def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
+    app = App("gateway")
+
+    @app.get("/")
+    async def hello() -> Response:
+        return json_response('{"message":"Hello world - Welcome to InferenceServer"}')
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return json_response('{"status":"alive"}')
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        return await relay(core, "GET", "/readyz")
+
+    @app.post("/api/tasks/")
+    async def post_task() -> Response:
+        if "container_tag" in request.args:
+            return await post_model()  # how version 1's documentation registers a model
+        model = request.args.get("model_human_readable_id") or request.args.get("human_readable_id")
+        size = request.content_length
+        is_small = size is not None and size <= SMALL_BYTES
+        if model is None or is_small:
+            return await relay(core, "POST", "/api/tasks/", params=request.args)
+        admission = await core.admit(model=model, size=size)
+        return await relay(core, "POST", "/api/tasks/", params=request.args, max_bytes=admission.max_bytes)
+
+    @app.get("/api/tasks/<uid>")
+    async def get_task(uid: str) -> Response:
+        return await relay(core, request.method, f"/api/tasks/outputs/{_known_form(uid)}")
+
+    @app.delete("/api/tasks/<uid>")
+    async def delete_task(uid: str) -> Response:
+        return await relay(core, "DELETE", f"/api/tasks/{_known_form(uid)}")
+
+    @app.get("/api/models/")
+    async def models() -> Response:
+        return await relay(core, "GET", "/api/models/")
+
+    @app.post("/api/models/")
+    async def post_model() -> Response:
+        if not allow_public_post_model:
+            raise Forbidden("Registering models is the operator's here")
+        params = {name: value for name, value in request.args.items() if name in PUBLIC_MODEL_PARAMETERS}
+        return await relay(core, "POST", "/api/models/", params=params)
+
+    return app
+
+
+def _known_form(uid: str) -> str:
+    """A uid is put into a path of core: '..' must not get there."""
+    if not UID.fullmatch(uid):
+        raise TaskNotFound
+    return uid

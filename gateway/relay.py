@@ -1,0 +1,71 @@
+"""One call on to core and its answer back, streamed both ways; nothing is held but a piece on its way."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import aiohttp
+from multidict import CIMultiDict
+from quart import Response, request
+
+from core.client import CoreClient, unanswered
+from core.contract.errors import TooLarge
+
+SMALL_BYTES: Final = 2**20
+"""A body up to this size is sent at once; for a larger one core is asked first."""
+
+PIECE_BYTES: Final = 2**18
+
+PASSED_ON: Final = ("Content-Type", "Range", "If-Range", "If-None-Match", "Accept")
+PASSED_BACK: Final = frozenset(
+    {
+        "accept-ranges",
+        "cache-control",
+        "content-disposition",
+        "content-length",
+        "content-range",
+        "content-type",
+        "etag",
+        "location",
+        "retry-after",
+    }
+)
+
+
+async def relay(
+    core: CoreClient, method: str, path: str, *, params: Mapping[str, str] | None = None, max_bytes: int | None = None
+) -> Response:
+    """The present request as `method path` of core. `max_bytes` bounds a body whose length isn't known."""
+    headers = CIMultiDict({name: request.headers[name] for name in PASSED_ON if name in request.headers})
+    body = _bounded(aiter(request.body), max_bytes) if method == "POST" and request.content_length != 0 else None
+    if body is not None and request.content_length is not None:
+        headers["Content-Length"] = str(request.content_length)
+    try:
+        answer = await core.session.request(
+            method, path, params=params, headers=headers, data=body, allow_redirects=False
+        )
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise unanswered(error) from error
+    back = [(name, value) for name, value in answer.headers.items() if name.lower() in PASSED_BACK]
+    response = Response(_pieces(answer), answer.status)
+    response.headers.clear()
+    response.headers.extend(back)
+    return response
+
+
+async def _bounded(body: AsyncIterator[bytes], max_bytes: int | None) -> AsyncIterator[bytes]:
+    left = max_bytes
+    async for piece in body:
+        if left is not None and max_bytes is not None:
+            left -= len(piece)
+            if left < 0:
+                raise TooLarge.over(max_bytes)
+        yield piece
+
+
+async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Core's connection goes back to the pool, or is closed when the client went away in the middle."""
+    try:
+        async for piece in answer.content.iter_any():
+            yield piece
+    finally:
+        answer.release()

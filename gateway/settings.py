@@ -1,0 +1,19 @@
+"""What an operator may set of the gateway. Each field is an environment variable of the same name, in capitals."""
+
+from pathlib import Path
+
+from pydantic_settings import SettingsConfigDict
+
+from core.client import CoreAccess
+
+
+class Settings(CoreAccess):
+    model_config = SettingsConfigDict(frozen=True)
+
+    gateway_host: str = "0.0.0.0"  # noqa: S104 - this is the public door
+    gateway_port: int = 8443
+    tls_cert_file: Path = Path("tls/certs/server.crt")
+    tls_key_file: Path = Path("tls/certs/server.key")
+
+    allow_public_post_model: str = ""
+    """Anything but the empty string lets the public register models, as in version 1."""
