@@ -24,11 +24,11 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY  # must not wa
 _UNREADABLE = re.compile("[\udc80-\udcff]")  # Python's spelling of bytes that are not UTF-8
 
 
-class OutputRefused(Exception):  # noqa: N818 - a verdict on the model's output, as the next
+class OutputRefused(Exception):
     """The output holds something that can't be delivered; the message names it."""
 
 
-class OutputTooLarge(Exception):  # noqa: N818
+class OutputTooLarge(Exception):
     """The output has more bytes or more entries than allowed."""
 
 

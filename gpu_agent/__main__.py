@@ -1,0 +1,66 @@
+"""`python -m gpu_agent` takes tasks until SIGTERM."""
+
+import asyncio
+import fcntl
+import signal
+from contextlib import suppress
+
+import structlog
+
+from core.amqp import Broker
+from core.client import CoreClient
+from core.observe import set_up_logs
+from gpu_agent import gpus
+from gpu_agent.agent import Agent, Slot
+from gpu_agent.engine import Engine
+from gpu_agent.settings import Settings
+from gpu_agent.volumes import Volumes
+
+log = structlog.get_logger()
+
+
+async def main() -> None:
+    settings = Settings()
+    settings.work_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.work_dir / f"{settings.agent_name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(
+                f"An agent named {settings.agent_name} runs on this host: set another AGENT_NAME"
+            ) from None
+        await _run(settings)
+
+
+async def _run(settings: Settings) -> None:
+    async with (
+        CoreClient.open(settings) as core,
+        Broker.open(settings) as broker,
+        Engine.open(settings.docker_host) as engine,
+    ):
+        volumes = Volumes(engine, settings.work_dir, settings.agent_name)
+        agent = Agent(settings.agent_name, _slots(settings), core, broker, engine, volumes)
+        running = asyncio.create_task(agent.run(), name="agent")
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        await agent.drain(settings.drain_seconds)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        log.info("agent.stopped")
+
+
+def _slots(settings: Settings) -> tuple[Slot, ...]:
+    if found := gpus.chosen(settings.gpu_uuid):
+        return tuple(Slot(name=uuid, gpus=(uuid,)) for uuid in found)
+    return tuple(Slot(name=f"cpu-{number}") for number in range(1, settings.cpu_slots + 1))
+
+
+if __name__ == "__main__":
+    set_up_logs("gpu_agent")
+    asyncio.run(main())

@@ -1,0 +1,154 @@
+"""One task on a GPU, from top to bottom."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from core.client import CoreClient, patiently
+from core.contract.errors import InvalidZip
+from core.contract.http import Claim
+from core.contract.task import Failure, Reason
+from gpu_agent import archive
+from gpu_agent.engine import (
+    AGENT,
+    ATTEMPT,
+    TASK,
+    CommandInvalid,
+    ContainerSpec,
+    Engine,
+    EngineError,
+    Exit,
+    GpuUnavailable,
+    ImageUnavailable,
+)
+from gpu_agent.volumes import AttemptVolumes, Volumes
+
+log = structlog.get_logger()
+
+
+class AttemptFailed(Exception):
+    """The attempt ended without an output; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Job:
+    """An attempt that this agent holds, and what it takes to run it."""
+
+    claim: Claim
+    agent: str
+    gpus: tuple[str, ...]
+    core: CoreClient
+    engine: Engine
+    volumes: Volumes
+
+    async def run(self) -> None:
+        """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
+
+        Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why.
+        """
+        task = self.claim.task
+        try:
+            async with self.volumes.fresh(self.claim, self._labels) as volumes:
+                await self._prepare(volumes)
+                await self._run_container(volumes)
+                await self._deliver(volumes)
+        except AttemptFailed as failed:
+            failure = failed.failure
+            log.warning("attempt.failed", reason=failure.reason, exit_code=failure.exit_code)
+            await patiently(self.core.fail)(task.uid, task.attempt, failure)
+        except EngineError as error:
+            await self._fail_for_engine(error)
+
+    async def _prepare(self, volumes: AttemptVolumes) -> None:
+        """The image, the input and the model's zip, all at once."""
+        model = self.claim.model
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.engine.ensure_image(model.container_tag, model.pull), name="image")
+                group.create_task(volumes.fill_input(self.core), name="input")
+                group.create_task(self.volumes.keep_model(model, self.core), name="model")
+        except ExceptionGroup as errors:
+            error = errors.exceptions[0]
+            if isinstance(error, InvalidZip):
+                raise _failed(Reason.INPUT_INVALID, str(error)) from error
+            raise error from None
+
+    async def _run_container(self, volumes: AttemptVolumes) -> None:
+        """Returns when the container has ended well and is gone."""
+        model = self.claim.model
+        spec = ContainerSpec(self._name, model, volumes.mounts, self._labels, self.gpus if model.use_gpu else ())
+        container = await self.engine.create(spec)
+        try:
+            await self.engine.start(container)
+            log.info("container.started", image=model.container_tag, gpus=spec.gpus)
+            exit = await self.engine.wait(container, seconds=model.timeout_seconds)
+        except CommandInvalid as error:
+            raise _failed(Reason.EXIT_NONZERO, f"The image's command can't be started: {error}") from error
+        except TimeoutError:
+            tail = await self.engine.log_tail(container)
+            message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
+            raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
+        finally:
+            await self.engine.remove(container)
+        log.info("container.exited", exit_code=exit.code)
+        self._judge(exit)
+
+    def _judge(self, exit: Exit) -> None:
+        if exit.is_out_of_memory:
+            message = "The model needed more memory than it may have"
+            raise _failed(Reason.OUT_OF_MEMORY, _with_log(message, exit.log_tail), exit.code)
+        if exit.code:
+            message = f"The model's container exited with code {exit.code}"
+            raise _failed(Reason.EXIT_NONZERO, _with_log(message, exit.log_tail), exit.code)
+
+    async def _deliver(self, volumes: AttemptVolumes) -> None:
+        """Streams /output to core, again from the start if core went away meanwhile."""
+        task = self.claim.task
+        if await asyncio.to_thread(archive.empty, volumes.output):
+            raise _failed(Reason.NO_OUTPUT, "The model exited with code 0 but left nothing in /output", 0)
+
+        async def deliver() -> None:
+            await self.core.finish(task.uid, task.attempt, await volumes.output_zip())
+
+        try:
+            await patiently(deliver)()
+        except archive.OutputTooLarge as error:
+            raise _failed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
+        except archive.OutputRefused as error:
+            raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
+        log.info("output.delivered")
+
+    async def _fail_for_engine(self, error: EngineError) -> None:
+        match error:
+            case ImageUnavailable():
+                reason = Reason.IMAGE_UNAVAILABLE
+            case GpuUnavailable():
+                reason = Reason.GPU_UNAVAILABLE
+            case _:
+                reason = Reason.ENGINE_ERROR
+        log.error("attempt.failed", reason=reason, error=str(error))
+        task = self.claim.task
+        await patiently(self.core.fail)(task.uid, task.attempt, Failure(reason=reason, message=str(error)))
+
+    @property
+    def _name(self) -> str:
+        return f"inference-server-{self.claim.task.uid}-{self.claim.task.attempt}"
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        """Leftovers are found by these (gpu_agent/agent.py)."""
+        task = self.claim.task
+        return {TASK: task.uid, ATTEMPT: str(task.attempt), AGENT: self.agent}
+
+
+def _failed(reason: Reason, message: str, exit_code: int | None = None) -> AttemptFailed:
+    return AttemptFailed(Failure(reason=reason, message=message, exit_code=exit_code))
+
+
+def _with_log(message: str, log_tail: str) -> str:
+    return f"{message}. The last lines of its log:\n{log_tail}" if log_tail.strip() else message

@@ -1,0 +1,31 @@
+"""What an operator may set of an agent. Each field is an environment variable of the same name, in capitals."""
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from core.amqp import BrokerSettings
+from core.client import CoreAccess
+
+
+class Settings(BrokerSettings, CoreAccess):
+    model_config = SettingsConfigDict(frozen=True)
+
+    agent_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """One name, one running agent: what carries the name of an agent that isn't running is removed."""
+
+    work_dir: Path = Path("/var/lib/inference-server")
+    """Where the volumes' directories are; the agent and the engine must see it at the same path."""
+
+    docker_host: str = "unix:///var/run/docker.sock"
+
+    gpu_uuid: str = ""
+    """The GPUs of this agent, by UUID, separated by commas; empty: all that the host has."""
+
+    cpu_slots: int = Field(default=1, ge=1)
+    """How many tasks run at once on a host without GPUs."""
+
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """After SIGTERM running tasks have this long to end, then they are handed back."""

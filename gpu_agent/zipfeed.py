@@ -1,0 +1,50 @@
+"""A zip that lies at core, as a file that a thread can read."""
+
+import asyncio
+import io
+import threading
+from collections.abc import Awaitable, Callable
+from typing import BinaryIO, Final, cast
+
+from core.client import patiently
+from core.contract.task import Blob
+from core.contract.zips import RangedFile
+
+BLOCK_BYTES: Final = 4 * 2**20
+
+ReadRange = Callable[[int, int], Awaitable[bytes]]
+
+
+class Abandoned(Exception):
+    """Nobody waits for the thread any more."""
+
+
+async def with_zip_file(blob: Blob, read_range: ReadRange, work: Callable[[BinaryIO], None]) -> None:
+    """Runs `work(file)` in a thread. A small zip is fetched at once, of a large one a few blocks are in memory.
+
+    Cancelled, it returns when the thread has stopped, so that nothing is written after.
+    """
+    loop = asyncio.get_running_loop()
+    is_abandoned = threading.Event()
+
+    def read_blocking(offset: int, length: int) -> bytes:
+        if is_abandoned.is_set():
+            raise Abandoned
+        return asyncio.run_coroutine_threadsafe(_read(offset, length), loop).result()
+
+    async def _read(offset: int, length: int) -> bytes:
+        return await patiently(read_range)(offset, length)
+
+    if blob.size <= BLOCK_BYTES:
+        file = cast(BinaryIO, io.BytesIO(await _read(0, blob.size)))
+    else:
+        file = cast(BinaryIO, RangedFile(read_blocking, size=blob.size, block_bytes=BLOCK_BYTES))
+    thread = asyncio.ensure_future(asyncio.to_thread(work, file))
+    try:
+        await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        is_abandoned.set()
+        await asyncio.wait({thread})
+        if not thread.cancelled():
+            thread.exception()
+        raise
