@@ -7,7 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from demo.supervision import Program
+from demo.supervision import SEARCH_PATH, Program
 
 MACHINE_SOCKET = "unix:///var/run/docker.sock"
 TRY_SECONDS = 5.0
@@ -83,7 +83,9 @@ def machine_engine() -> str | None:
 
 
 def can_start_private_one() -> bool:
-    return os.geteuid() == 0 and all(shutil.which(program) for program in ("dockerd", "containerd", "runc"))
+    return os.geteuid() == 0 and all(
+        shutil.which(program, path=SEARCH_PATH) for program in ("dockerd", "containerd", "runc")
+    )
 
 
 def answers(docker_host: str) -> bool:

@@ -230,7 +230,7 @@ class Stack:
         )
 
     def _prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the tasks' data is nobody else's
         self._runtime.mkdir(mode=0o700, exist_ok=True)
         if self._runtime.stat().st_uid != os.geteuid():
             raise PermissionError(f"{self._runtime} belongs to somebody else")

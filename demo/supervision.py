@@ -25,7 +25,11 @@ KILL_SECONDS = 10
 POLL_SECONDS = 0.05
 MARK = "INFERENCE_SERVER_STACK"
 # Nothing else of the caller's shell gets in: a stray REDIS_URL or RABBITMQ_NODENAME would change what is started.
-INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+INHERITED = ("HOME", "USER", "LANG", "LC_ALL", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+# A user's PATH may lack where distributions put servers.
+SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 class SupervisorError(Exception):
@@ -82,7 +86,8 @@ class Supervisor:
         self.logs.mkdir(parents=True, exist_ok=True)
         self.config.write_text(self.render(programs))
         self._socket.unlink(missing_ok=True)  # a killed supervisord's
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {MARK: self._mark}
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment = {**inherited, "PATH": SEARCH_PATH, MARK: self._mark}
         command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(self.config)]
         if not self._daemon:
             command = ["setpriv", "--pdeathsig", "TERM", "--", *command, "--nodaemon", "--silent"]
