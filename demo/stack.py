@@ -259,9 +259,12 @@ class Stack:
 
     def _wait_for_ports(self) -> None:
         """After a crash the last processes may still be on their way out; else a taken port is somebody else's."""
-        patience = CRASH_GRACE_SECONDS if self._supervisor.died_hard() else 0
+        patience = 0
+        if self._supervisor.died_hard():
+            self._supervisor.shutdown()
+            patience = CRASH_GRACE_SECONDS
         deadline = time.monotonic() + patience
-        while (taken := self.ports.taken()) or self._supervisor.processes_left():
+        while taken := self.ports.taken():
             if time.monotonic() > deadline:
                 raise NotReadyError(f"ports {taken} are in use by processes that aren't this stack's")
             time.sleep(POLL_SECONDS)

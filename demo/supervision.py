@@ -106,12 +106,13 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """Stop all programs in order and supervisord; return when nothing that it started is left."""
-        with suppress(OSError):
+        try:
             self._call("shutdown")
+        except OSError:
+            # A supervisord that is gone can't stop what it had only just started, before setpriv took hold.
+            self._signal_left(signal.SIGTERM)
         if not self._all_gone(within_seconds=STOP_SECONDS):
-            for pid in self.processes_left():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._signal_left(signal.SIGKILL)
             if not self._all_gone(within_seconds=KILL_SECONDS):
                 raise SupervisorError(f"processes {self.processes_left()} survive SIGKILL")
         if self._child is not None:
@@ -124,7 +125,10 @@ class Supervisor:
         return self._pid_file.exists() and not self.answers()
 
     def processes_left(self) -> list[int]:
-        """Processes of this folder's supervisord, itself included, whether or not it still lives."""
+        """Processes of this folder's supervisord, itself included, whether or not it still lives.
+
+        Not Redis, which writes its title over its environment: when supervisord is killed, the port shows it.
+        """
         mark = f"{MARK}={self._mark}".encode()
         left = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -132,6 +136,11 @@ class Supervisor:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
                     left.append(int(folder.name))
         return left
+
+    def _signal_left(self, signal_number: int) -> None:
+        for pid in self.processes_left():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal_number)
 
     def _all_gone(self, *, within_seconds: float) -> bool:
         deadline = time.monotonic() + within_seconds
@@ -201,7 +210,7 @@ priority={program.stage}
 autostart=false
 autorestart=true
 startsecs=1
-startretries=5
+startretries=3
 stopwaitsecs={program.stop_seconds}
 stopasgroup=false
 killasgroup=true
