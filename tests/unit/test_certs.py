@@ -1,0 +1,86 @@
+"""The certificates are what strict clients accept, and nothing of the operator's is overwritten."""
+
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from tls.certs import CertificatesInTheWayError, ensure, make
+
+
+def handshake(*, folder: Path, ca_cert: Path, hostname: str) -> None:
+    """A TLS handshake in memory that ends as the client's verification does."""
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    client_context = ssl.create_default_context(cafile=ca_cert)
+    client_context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=hostname)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    done = False
+    while not done:
+        done = True
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                done = False
+
+
+@pytest.mark.parametrize("hostname", ["models.example.org", "localhost", "127.0.0.1", "::1"])
+def test_strict_client_accepts_every_name(tmp_path: Path, hostname: str) -> None:
+    files = make(tmp_path, "models.example.org")
+    handshake(folder=tmp_path, ca_cert=files.ca_cert, hostname=hostname)
+
+
+def test_client_refuses_another_name(tmp_path: Path) -> None:
+    files = make(tmp_path, "models.example.org")
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        handshake(folder=tmp_path, ca_cert=files.ca_cert, hostname="other.example.org")
+
+
+@pytest.mark.parametrize(
+    ("domain", "hostname"), [("192.0.2.7", "192.0.2.7"), ("bücher.example", "xn--bcher-kva.example")]
+)
+def test_addresses_and_international_names(tmp_path: Path, domain: str, hostname: str) -> None:
+    files = make(tmp_path, domain)
+    handshake(folder=tmp_path, ca_cert=files.ca_cert, hostname=hostname)
+
+
+def test_keys_are_private_and_nothing_else_is_left(tmp_path: Path) -> None:
+    make(tmp_path, "localhost")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"ca.crt": 0o644, "ca.key": 0o600, "server.crt": 0o644, "server.key": 0o600}
+
+
+def test_another_domain_is_issued_under_the_same_authority(tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted-by-a-client.crt"
+    trusted.write_bytes(make(tmp_path / "certs", "old.example.org").ca_cert.read_bytes())
+    make(tmp_path / "certs", "new.example.org")
+    handshake(folder=tmp_path / "certs", ca_cert=trusted, hostname="new.example.org")
+
+
+def test_operators_own_certificate_stays_unless_forced(tmp_path: Path) -> None:
+    foreign = make(tmp_path / "elsewhere", "models.example.org")
+    ours = make(tmp_path / "certs", "localhost")
+    for theirs, place in ((foreign.cert, ours.cert), (foreign.key, ours.key)):
+        place.write_bytes(theirs.read_bytes())
+    with pytest.raises(CertificatesInTheWayError):
+        make(ours.folder, "localhost")
+    assert ours.cert.read_bytes() == foreign.cert.read_bytes()
+    assert ensure(ours.folder, "localhost").cert.read_bytes() == foreign.cert.read_bytes()
+    make(ours.folder, "localhost", force=True)
+    handshake(folder=ours.folder, ca_cert=ours.ca_cert, hostname="localhost")
+
+
+def test_authority_without_its_key_is_not_replaced(tmp_path: Path) -> None:
+    files = make(tmp_path, "localhost")
+    files.ca_key.unlink()
+    with pytest.raises(CertificatesInTheWayError):
+        make(tmp_path, "localhost")
+
+
+def test_ensure_keeps_what_is_good(tmp_path: Path) -> None:
+    before = ensure(tmp_path, "localhost").cert.read_bytes()
+    assert ensure(tmp_path, "localhost").cert.read_bytes() == before

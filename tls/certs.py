@@ -1,0 +1,267 @@
+"""`python -m tls.certs DOMAIN`: a local certificate authority and the gateway's server certificate.
+
+Files, in one folder: ca.crt (what clients are told to trust), ca.key, server.crt, server.key. Run again, for
+another domain or before the certificate expires, it issues under the same authority, so that clients go on unchanged.
+"""
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+FOLDER = Path(__file__).parent / "certs"
+
+CA_LIFE = timedelta(days=3650)
+SERVER_LIFE = timedelta(days=397)  # the longest that browsers accept
+RENEW_BEFORE = timedelta(days=30)
+BACKDATED = timedelta(hours=1)  # a client's clock may be behind ours
+
+_KEY_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
+class CertificatesInTheWayError(Exception):
+    """The folder holds files that we didn't make; they are the operator's to move."""
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Where a folder keeps what."""
+
+    folder: Path
+
+    @property
+    def ca_cert(self) -> Path:
+        return self.folder / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        return self.folder / "ca.key"
+
+    @property
+    def cert(self) -> Path:
+        return self.folder / "server.crt"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "server.key"
+
+
+@dataclass(frozen=True)
+class _Authority:
+    cert: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def make(folder: Path, domain: str, *, force: bool = False) -> Certificates:
+    """Issue a server certificate for `domain`, localhost and the loopback addresses; make the authority when absent.
+
+    Raises CertificatesInTheWayError, and changes nothing, when that would replace files that aren't this authority's;
+    `force` replaces them.
+    """
+    names = _subject_alternative_names(domain)
+    files = Certificates(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = _load_authority(files)
+    if not force:
+        _refuse_foreign_files(files, authority)
+    if authority is None:
+        authority = _make_authority()
+        _write(files.ca_key, _key_pem(authority.key), mode=0o600)
+        _write(files.ca_cert, _cert_pem(authority.cert), mode=0o644)
+    key = ec.generate_private_key(ec.SECP256R1())
+    cert = _issue(authority, key, names)
+    _write(files.key, _key_pem(key), mode=0o600)
+    _write(files.cert, _cert_pem(cert), mode=0o644)
+    return files
+
+
+def ensure(folder: Path, domain: str) -> Certificates:
+    """What stands in `folder` if there is something; made when absent, made anew when ours is about to expire."""
+    files = Certificates(folder)
+    if not files.cert.exists():
+        return make(folder, domain)
+    cert = x509.load_pem_x509_certificate(files.cert.read_bytes())
+    if cert.not_valid_after_utc - datetime.now(UTC) > RENEW_BEFORE:
+        return files
+    # An operator's own certificate is the operator's to renew.
+    with contextlib.suppress(CertificatesInTheWayError):
+        make(folder, domain)
+    return files
+
+
+def _refuse_foreign_files(files: Certificates, authority: _Authority | None) -> None:
+    if authority is None:
+        for path in (files.ca_cert, files.ca_key, files.cert, files.key):
+            if path.exists():
+                raise CertificatesInTheWayError(
+                    f"{path} exists, but no authority of ours (ca.crt with its ca.key) beside it"
+                )
+    elif files.cert.exists() and not _issued_by(authority, files.cert):
+        raise CertificatesInTheWayError(f"{files.cert} was not issued by {files.ca_cert}")
+
+
+def _issued_by(authority: _Authority, path: Path) -> bool:
+    try:
+        x509.load_pem_x509_certificate(path.read_bytes()).verify_directly_issued_by(authority.cert)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def _load_authority(files: Certificates) -> _Authority | None:
+    """None unless certificate and key are both there and belong together."""
+    if not (files.ca_cert.exists() and files.ca_key.exists()):
+        return None
+    try:
+        cert = x509.load_pem_x509_certificate(files.ca_cert.read_bytes())
+        key = serialization.load_pem_private_key(files.ca_key.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        return None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or cert.public_key() != key.public_key():
+        return None
+    return _Authority(cert, key)
+
+
+def _make_authority() -> _Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    # The suffix tells the authorities of two servers apart in one trust store.
+    name = _name(f"InferenceServer local CA {secrets.token_hex(3)}")
+    cert = (
+        _builder(name, name, key.public_key(), CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _Authority(cert, key)
+
+
+def _issue(
+    authority: _Authority, key: ec.EllipticCurvePrivateKey, names: x509.SubjectAlternativeName
+) -> x509.Certificate:
+    # Authority key identifier, key usage and critical basic constraints: VERIFY_X509_STRICT, the default of
+    # Python 3.13's clients, refuses a certificate without them.
+    issuer_key_id = authority.cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return (
+        _builder(_name("InferenceServer"), authority.cert.subject, key.public_key(), SERVER_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage("digital_signature"), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
+        .add_extension(names, critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(now - BACKDATED + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _key_usage(*used: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{usage: usage in used for usage in _KEY_USAGES})
+
+
+def _subject_alternative_names(domain: str) -> x509.SubjectAlternativeName:
+    names = list(dict.fromkeys(_general_name(name) for name in (domain, "localhost", "127.0.0.1", "::1")))
+    return x509.SubjectAlternativeName(names)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name.encode("idna").decode())
+
+
+def _cert_pem(cert: x509.Certificate) -> bytes:
+    return cert.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes, *, mode: int) -> None:
+    with _replacing(path, mode) as descriptor:
+        os.write(descriptor, content)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[int]:
+    """A new file that takes the old one's place when it is complete; never readable by more than `mode` says."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        yield descriptor
+        new.replace(path)
+    finally:
+        os.close(descriptor)
+        new.unlink(missing_ok=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tls.certs", description="Make a local CA and a server certificate."
+    )
+    parser.add_argument("domain", help="the name or the IP address that clients will use")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--force", action="store_true", help="replace certificates that this tool didn't make")
+    arguments = parser.parse_args()
+    try:
+        files = make(arguments.folder, arguments.domain, force=arguments.force)
+    except CertificatesInTheWayError as problem:
+        sys.stderr.write(f"{problem}.\nMove your own files away, or replace them with --force.\n")
+        return 1
+    except UnicodeError:
+        sys.stderr.write(f"{arguments.domain!r} is no domain name.\n")
+        return 1
+    for path, what in (
+        (files.cert, "the gateway serves it"),
+        (files.key, "its key"),
+        (files.ca_cert, "clients trust it"),
+    ):
+        sys.stdout.write(f"{path}  {what}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
