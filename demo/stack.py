@@ -202,7 +202,7 @@ class Stack:
             "CORE_URL": self.core_url,
             "RABBITMQ_URL": self.rabbitmq_url,
             "AGENT_NAME": f"{name}.{self._id}",
-            "WORK_DIR": str(self.folder / name),
+            "WORK_DIR": str(self.folder / "work"),  # one for all, as on a host: they share the models
             "DOCKER_HOST": self.docker_host,
             "CPU_SLOTS": "1",
         }
