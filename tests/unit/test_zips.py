@@ -71,7 +71,7 @@ def in_directory(data: bytes, at: int, replacement: bytes) -> bytes:
 def fault(data: bytes, limits: ZipLimits = LIMITS) -> str:
     with pytest.raises(InvalidZip) as raised:
         check(io.BytesIO(data), limits)
-    return raised.value.detail
+    return str(raised.value.detail)
 
 
 def with_comment() -> bytes:
