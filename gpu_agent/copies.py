@@ -15,17 +15,17 @@ PIECE_BYTES: Final = 256 * 1024
 
 
 async def put_folder(engine: Engine, container: str, folder: Path, *, path: str) -> None:
-    """What is in the folder, into the container's `path`."""
+    """The folder as the container's `path`, with its mode: unpacked from above, or a mount point's own mode stays."""
     source, sink = _pipe()
 
     def pack() -> None:
         # A reader that went away has an error of its own, which says more.
         with suppress(BrokenPipeError), sink, tarfile.open(fileobj=sink, mode="w|", bufsize=PIECE_BYTES) as tar:
-            tar.add(folder, arcname=".")
+            tar.add(folder, arcname=path)
 
     async with _beside(pack):
         with source:
-            await engine.put_tar(container, path, _pieces(source))
+            await engine.put_tar(container, "/", _pieces(source))
 
 
 async def get_folder(engine: Engine, container: str, folder: Path, *, path: str, max_total_bytes: int) -> None:
@@ -71,7 +71,8 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
     total = 0
     with tarfile.open(fileobj=source, mode="r|") as tar:
         for member in tar:
-            path = folder / _inside(member.name)
+            inside = _inside(member.name)
+            path = folder / inside
             total += member.size
             if total > max_total_bytes:
                 raise OutputTooLarge(f"The output is larger than {max_total_bytes} bytes.")
@@ -84,7 +85,7 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
             elif member.islnk():
                 path.hardlink_to(folder / _inside(member.linkname))
             else:
-                raise OutputRefused(f"'/output/{member.name}' is neither a file nor a folder nor a symbolic link.")
+                raise OutputRefused(f"'/output/{inside}' is neither a file nor a folder nor a symbolic link.")
     for path, target in links:
         path.symlink_to(target)
 

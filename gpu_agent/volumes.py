@@ -60,7 +60,7 @@ class AttemptVolumes:
         )
         if self.helper:
             await copies.put_folder(self.engine, self.helper, self.input, path="/input")
-            await copies.put_folder(self.engine, self.helper, self.output, path="/output")  # its mode
+            await copies.put_folder(self.engine, self.helper, self.output, path="/output")  # for its mode
 
     def _extract(self, file: BinaryIO) -> None:
         archive.extract(file, self.input, max_total_bytes=MAX_UNZIPPED_BYTES, max_entries=MAX_ENTRIES)
