@@ -7,6 +7,7 @@ default:
     @just --list --unsorted
 
 # Start everything on this machine, run the example model on a posted zip, and stay up
+[no-exit-message]
 demo: setup
     @{{ python }} -m demo up
     @{{ python }} -m demo run
@@ -20,14 +21,17 @@ status:
     @{{ python }} -m demo status
 
 # Follow the demo's logs: all, or one process's (just logs core)
+[no-exit-message]
 logs *NAME:
     @{{ python }} -m demo logs {{ NAME }}
 
 # Stop the demo and delete its data (asks; --yes doesn't)
+[no-exit-message]
 reset *ARGS:
     @{{ python }} -m demo reset {{ ARGS }}
 
 # Make a local CA and a server certificate for DOMAIN in tls/certs
+[no-exit-message]
 certs DOMAIN *ARGS: setup
     @{{ python }} -m tls.certs {{ DOMAIN }} {{ ARGS }}
 

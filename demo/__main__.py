@@ -14,7 +14,7 @@ from demo.ports import Ports
 from demo.stack import REPOSITORY, NotReadyError, Stack
 from demo.supervision import SupervisorError
 from tls.certs import FOLDER as CERTIFICATES
-from tls.certs import Certificates
+from tls.certs import Certificates, CertificatesInTheWayError
 
 FOLDER = REPOSITORY / ".run"
 # Apart from the servers' usual ports, which the machine's own may have.
@@ -25,6 +25,7 @@ EXPECTED = (
     NotReadyError,
     SupervisorError,
     LookupError,
+    CertificatesInTheWayError,
     engine.NoEngineError,
     image.ImageError,
     job.JobError,

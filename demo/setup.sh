@@ -101,28 +101,38 @@ install_packages() {
   fi
 }
 
+give_up() {
+  local missing=" $* "
+  case $missing in *" docker.io "*)
+    if has dockerd; then
+      say "the Docker engine doesn't answer $(id -un): is it started (sudo systemctl start docker)," \
+        "and is $(id -un) in its group (sudo usermod -aG docker $(id -un), then log in again)?" >&2
+      missing=${missing/ docker.io / }
+    fi
+    ;;
+  esac
+  if [[ $missing = *[![:space:]]* ]]; then
+    say "missing; on Debian or Ubuntu: sudo apt-get install --no-install-recommends$missing" >&2
+  fi
+  case $missing in *python3*)
+    say "Python has to be 3.11 or newer; an older distribution needs one from elsewhere, as python3 on PATH" >&2
+    ;;
+  esac
+  exit 1
+}
+
 ensure_packages() {
   local missing
   mapfile -t missing < <(missing_packages)
   [ ${#missing[@]} -gt 0 ] || return 0
-  if ! may_install; then
-    say "missing: ${missing[*]}" >&2
-    say "on Debian or Ubuntu: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
-    exit 1
-  fi
+  may_install || give_up "${missing[@]}"
   apt update
   mapfile -t missing < <(missing_packages) # with the package lists there it knows more
   say "installing ${missing[*]}"
   install_packages "${missing[@]}"
   # What was installed may be less than what is needed: an old Python, an engine out of this user's reach.
   mapfile -t missing < <(missing_packages)
-  case "${missing[*]}" in
-    "") return 0 ;;
-    *docker*) say "$(id -un) can't reach the Docker engine: sudo usermod -aG docker $(id -un), then log in again" >&2 ;;
-    *python3*) say "Python 3.11 or newer with venv is needed; this distribution's python3 is older" >&2 ;;
-    *) say "still missing: ${missing[*]}" >&2 ;;
-  esac
-  exit 1
+  [ ${#missing[@]} -eq 0 ] || give_up "${missing[@]}"
 }
 
 # --- Python ----------------------------------------------------------------------------------------------------------

@@ -147,7 +147,8 @@ class Stack:
 
     def start(self, name: str) -> None:
         """Start one process and wait until it is ready."""
-        self._start([program for program in self._programs() if program.name == name])
+        [program] = [program for program in self._programs() if program.name == name]
+        self._start([program])
 
     def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL when it takes too long; it stays stopped until `start`."""
@@ -169,10 +170,8 @@ class Stack:
         ]
         if self._only is not None:
             programs = [program for program in programs if program.name in self._only]
-        if (
-            any(program.name.startswith("agent-") for program in programs)
-            and self.docker_host == self._engine.docker_host
-        ):
+        has_agents = any(program.name.startswith("agent-") for program in programs)
+        if has_agents and self.docker_host == self._engine.docker_host:
             programs += self._engine.programs(stage=_BELOW)
         return programs
 

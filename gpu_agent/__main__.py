@@ -14,7 +14,6 @@ from gpu_agent import gpus
 from gpu_agent.agent import Agent, Slot
 from gpu_agent.engine import Engine
 from gpu_agent.settings import Settings
-from gpu_agent.volumes import Volumes
 
 log = structlog.get_logger()
 
@@ -38,8 +37,7 @@ async def _run(settings: Settings) -> None:
         Broker.open(settings) as broker,
         Engine.open(settings.docker_host) as engine,
     ):
-        volumes = Volumes(engine, settings.work_dir, settings.agent_name)
-        agent = Agent(settings.agent_name, _slots(settings), core, broker, engine, volumes)
+        agent = Agent(settings.agent_name, _slots(settings), core, broker, engine, settings.work_dir)
         running = asyncio.create_task(agent.run(), name="agent")
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
 import structlog
@@ -41,7 +42,8 @@ class Agent:
     core: CoreClient
     broker: Broker
     engine: Engine
-    volumes: Volumes
+    work_dir: Path
+    volumes: Volumes = field(init=False)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """uid-attempt → the job."""
     _idle: set[asyncio.Task[None]] = field(default_factory=set)
@@ -50,6 +52,7 @@ class Agent:
 
     async def run(self) -> None:
         await self._wait_for_engine()
+        self.volumes = await Volumes.of(self.engine, self.work_dir, self.name)
         await self._sweep()
         log.info("agent.started", slots=[slot.name for slot in self.slots])
         async with asyncio.TaskGroup() as group:

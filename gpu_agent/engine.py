@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import secrets
+import tarfile
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,8 @@ LOG_TAIL_CHARACTERS: Final = 4000
 LOG_FILE_SIZE: Final = "16m"
 MiB: Final = 2**20
 
+_EMPTY_TAR: Final = bytes(2 * tarfile.BLOCKSIZE)
+
 TASK: Final = "inference-server.task"
 ATTEMPT: Final = "inference-server.attempt"
 AGENT: Final = "inference-server.agent"
@@ -35,6 +39,10 @@ class EngineError(Exception):
 
 class ImageUnavailable(EngineError):
     """The image is neither here nor to be pulled."""
+
+
+class NotFound(EngineError):
+    """There is no container, volume or image of that name."""
 
 
 class GpuUnavailable(EngineError):
@@ -118,11 +126,75 @@ class Engine:
         async with _translated(missing_is_fine=True):
             await (await self._docker.volumes.get(name)).delete()
 
+    async def has_volume(self, name: str) -> bool:
+        try:
+            async with _translated():
+                await (await self._docker.volumes.get(name)).show()
+        except NotFound:
+            return False
+        return True
+
     async def create(self, spec: ContainerSpec) -> str:
         """The container's id."""
+        return await self._create(spec.name, self._config(spec))
+
+    async def create_idle(self, name: str, image: str, mounts: Sequence[Mount], labels: Mapping[str, str]) -> str:
+        """A container that never starts: a way to the volumes for tar streams."""
+        config = {"Image": image, "Cmd": ["-"], "Labels": dict(labels), "HostConfig": {"Mounts": _mounts(mounts)}}
+        return await self._create(name, config)
+
+    async def _create(self, name: str, config: Mapping[str, Any]) -> str:
         async with _translated():
-            container = await self._docker.containers.create(self._config(spec), name=spec.name)
+            container = await self._docker.containers.create(config, name=name)
         return str(container.id)
+
+    async def put_tar(self, container_id: str, path: str, tar: AsyncIterator[bytes]) -> None:
+        """Unpacks a tar stream below the container's `path`. No mount on the way may be read-only."""
+        async with _translated(seconds=None):
+            await self._container(container_id).put_archive(path, tar)
+
+    async def get_tar(self, container_id: str, path: str) -> AsyncGenerator[bytes, None]:
+        """The container's `path` as a tar stream. aiodocker's own call would hold it in memory, and gzipped."""
+        async with (
+            _translated(seconds=None),
+            self._docker._query(
+                f"containers/{container_id}/archive", params={"path": path}, headers={"Accept-Encoding": "identity"}
+            ) as response,
+        ):
+            async for piece in response.content.iter_any():
+                yield piece
+
+    async def sees(self, folder: Path) -> bool:
+        """Whether this folder of ours is at the same path for the engine: a file put into a volume of it shows."""
+        name = f"inference-server-probe-{secrets.token_hex(8)}"
+        try:
+            await self._import_empty_image(name)
+            await self.create_volume(name, {}, folder=folder)
+            container = await self.create_idle(name, name, [Mount(name, "/probe", is_read_only=False)], {})
+            await self.put_tar(container, "/probe", _tar_of_empty_file(name))
+            return (folder / name).exists()
+        except EngineError as error:
+            log.info("folder.unshared", folder=str(folder), error=str(error))
+            return False
+        finally:
+            await self.remove(name)
+            await self.remove_volume(name)
+            async with _translated(missing_is_fine=True):
+                await self._docker.images.delete(name)
+            (folder / name).unlink(missing_ok=True)
+
+    async def _import_empty_image(self, name: str) -> None:
+        async with (
+            _translated(),
+            self._docker._query(
+                "images/create",
+                "POST",
+                params={"fromSrc": "-", "repo": name},
+                data=_EMPTY_TAR,
+                headers={"Content-Type": "application/x-tar"},
+            ) as response,
+        ):
+            await response.read()
 
     async def start(self, container_id: str) -> None:
         """Raises CommandInvalid or GpuUnavailable, as the engine's words tell them apart."""
@@ -189,10 +261,7 @@ class Engine:
         model = spec.model
         memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10
         host: dict[str, Any] = {
-            "Mounts": [
-                {"Type": "volume", "Source": mount.volume, "Target": mount.path, "ReadOnly": mount.is_read_only}
-                for mount in spec.mounts
-            ],
+            "Mounts": _mounts(spec.mounts),
             "NetworkMode": "bridge" if model.network else "none",
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
@@ -210,6 +279,17 @@ class Engine:
         return {"Image": model.container_tag, "Labels": dict(spec.labels), "HostConfig": host}
 
 
+def _mounts(mounts: Sequence[Mount]) -> list[dict[str, Any]]:
+    return [
+        {"Type": "volume", "Source": mount.volume, "Target": mount.path, "ReadOnly": mount.is_read_only}
+        for mount in mounts
+    ]
+
+
+async def _tar_of_empty_file(name: str) -> AsyncIterator[bytes]:
+    yield tarfile.TarInfo(name).tobuf() + _EMPTY_TAR
+
+
 @asynccontextmanager
 async def _translated(*, seconds: float | None = CALL_SECONDS, missing_is_fine: bool = False) -> AsyncIterator[None]:
     """aiodocker's exceptions, and an engine that doesn't answer, as EngineError."""
@@ -217,8 +297,11 @@ async def _translated(*, seconds: float | None = CALL_SECONDS, missing_is_fine: 
         async with asyncio.timeout(seconds):
             yield
     except aiodocker.DockerError as error:
-        if not (missing_is_fine and error.status == 404):
-            raise EngineError(_said(error)) from error
+        if error.status == 404:
+            if missing_is_fine:
+                return
+            raise NotFound(_said(error)) from error
+        raise EngineError(_said(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise EngineError(f"The Docker engine did not answer: {error!r}") from error
 

@@ -51,10 +51,11 @@ class Job:
 
         Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why.
         """
-        task = self.claim.task
+        task, model = self.claim.task, self.claim.model
         try:
+            await self.engine.ensure_image(model.container_tag, model.pull)
             async with self.volumes.fresh(self.claim, self._labels) as volumes:
-                await self._prepare(volumes)
+                await self._fill(volumes)
                 await self._run_container(volumes)
                 await self._deliver(volumes)
         except AttemptFailed as failed:
@@ -64,14 +65,12 @@ class Job:
         except EngineError as error:
             await self._fail_for_engine(error)
 
-    async def _prepare(self, volumes: AttemptVolumes) -> None:
-        """The image, the input and the model's zip, all at once."""
-        model = self.claim.model
+    async def _fill(self, volumes: AttemptVolumes) -> None:
+        """The input and the model's zip, at once."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.engine.ensure_image(model.container_tag, model.pull), name="image")
                 group.create_task(volumes.fill_input(self.core), name="input")
-                group.create_task(self.volumes.keep_model(model, self.core), name="model")
+                group.create_task(self.volumes.keep_model(self.claim.model, self.core, self._labels), name="model")
         except ExceptionGroup as errors:
             error = errors.exceptions[0]
             if isinstance(error, InvalidZip):
@@ -109,11 +108,12 @@ class Job:
     async def _deliver(self, volumes: AttemptVolumes) -> None:
         """Streams /output to core, again from the start if core went away meanwhile."""
         task = self.claim.task
-        if await asyncio.to_thread(archive.empty, volumes.output):
-            raise _failed(Reason.NO_OUTPUT, "The model exited with code 0 but left nothing in /output", 0)
 
         async def deliver() -> None:
-            await self.core.finish(task.uid, task.attempt, await volumes.output_zip())
+            zip = await volumes.output_zip()
+            if zip is None:
+                raise _failed(Reason.NO_OUTPUT, "The model exited with code 0 but left nothing in /output", 0)
+            await self.core.finish(task.uid, task.attempt, zip)
 
         try:
             await patiently(deliver)()

@@ -1,24 +1,25 @@
 """The volumes of a task: fresh ones for input and output, and the kept one of its model.
 
-They are Docker volumes and, at the same time, directories of the agent's, which it fills and reads without the engine:
-that needs agent and engine to see WORK_DIR at the same path.
+Each has a folder of the agent's. Where agent and engine see WORK_DIR at the same path, the volume is that folder;
+elsewhere its content is copied through the engine (gpu_agent/copies.py).
 """
 
 import asyncio
 import fcntl
+import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 import structlog
 
 from core.client import CoreClient
 from core.contract.http import Claim
 from core.contract.model import Model
-from gpu_agent import archive
+from gpu_agent import archive, copies
 from gpu_agent.engine import Engine, EngineError, Mount
 from gpu_agent.zipfeed import with_zip_file
 
@@ -37,6 +38,9 @@ class AttemptVolumes:
     claim: Claim
     folder: Path
     mounts: tuple[Mount, ...]
+    engine: Engine
+    helper: str | None
+    """A container that never starts, through which content is copied; None where the volumes are the folders."""
 
     @property
     def input(self) -> Path:
@@ -49,17 +53,27 @@ class AttemptVolumes:
     async def fill_input(self, core: CoreClient) -> None:
         """Raises InvalidZip when the content doesn't hold what its directory promised."""
         task = self.claim.task
-        if task.input is not None:
-            await with_zip_file(
-                task.input, lambda offset, length: core.input_range(task.uid, offset, length), self._extract
-            )
+        if task.input is None:
+            return
+        await with_zip_file(
+            task.input, lambda offset, length: core.input_range(task.uid, offset, length), self._extract
+        )
+        if self.helper:
+            await copies.put_folder(self.engine, self.helper, self.input, path="/input")
+            await copies.put_folder(self.engine, self.helper, self.output, path="/output")  # for its mode
 
     def _extract(self, file: BinaryIO) -> None:
         archive.extract(file, self.input, max_total_bytes=MAX_UNZIPPED_BYTES, max_entries=MAX_ENTRIES)
 
-    async def output_zip(self) -> AsyncIterator[bytes]:
-        """Looks at everything first: OutputRefused and OutputTooLarge come before a byte is sent."""
+    async def output_zip(self) -> AsyncIterator[bytes] | None:
+        """What the container left, None for nothing. Looks at everything first: OutputRefused and OutputTooLarge come
+        before a byte is sent.
+        """
         limit = self.claim.model.output_mb * MiB
+        if self.helper and archive.empty(self.output):
+            await copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
+        if await asyncio.to_thread(archive.empty, self.output):
+            return None
         return _drawn(await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit))
 
 
@@ -69,63 +83,101 @@ async def _drawn(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
+@dataclass(frozen=True)
 class Volumes:
     """All volumes of one agent; `folder` is its WORK_DIR, shared by the agents of a host for their models."""
 
-    def __init__(self, engine: Engine, folder: Path, agent: str) -> None:
-        self._engine = engine
-        self._attempts = folder / "agents" / agent
-        self._models = folder / "models"
+    engine: Engine
+    folder: Path
+    agent: str
+    is_shared: bool
+    """Whether the engine sees the folder at the same path, and this agent may remove what containers leave there."""
+
+    @classmethod
+    async def of(cls, engine: Engine, folder: Path, agent: str) -> Self:
+        is_shared = os.geteuid() == 0 and await engine.sees(folder)
+        log.info("volumes.chosen", are="folders" if is_shared else "copies", folder=str(folder))
+        return cls(engine, folder, agent, is_shared)
+
+    @property
+    def _attempts(self) -> Path:
+        return self.folder / "agents" / self.agent
 
     @asynccontextmanager
     async def fresh(self, claim: Claim, labels: Mapping[str, str]) -> AsyncIterator[AttemptVolumes]:
-        """Empty volumes, removed at the end whatever happened."""
-        task = claim.task
-        folder = self._attempts / f"{task.uid}-{task.attempt}"
-        input_volume = f"{task.input_volume_id}-{task.attempt}"
-        output_volume = f"{task.output_volume_id}-{task.attempt}"
-        mounts = [Mount(input_volume, "/input", is_read_only=True), Mount(output_volume, "/output", is_read_only=False)]
-        if volume := claim.model.model_volume_id:
-            mounts.append(Mount(volume, "/model", is_read_only=True))
-        volumes = AttemptVolumes(claim, folder, tuple(mounts))
+        """Empty volumes, removed at the end whatever happened. The model's image is there already."""
+        task, model = claim.task, claim.model
+        name = f"{task.uid}-{task.attempt}"
+        folder = self._attempts / name
+        mounts = [
+            Mount(f"{task.input_volume_id}-{task.attempt}", "/input", is_read_only=True),
+            Mount(f"{task.output_volume_id}-{task.attempt}", "/output", is_read_only=False),
+        ]
+        fresh = [mount.volume for mount in mounts]
+        if model.model_volume_id:
+            mounts.append(Mount(model.model_volume_id, "/model", is_read_only=True))
+        helper = None
         try:
-            for part in (volumes.input, volumes.output):
-                part.mkdir(parents=True)
-            volumes.output.chmod(0o777)  # the image's user may be any
-            await asyncio.gather(
-                self._engine.create_volume(input_volume, labels, folder=volumes.input),
-                self._engine.create_volume(output_volume, labels, folder=volumes.output),
-            )
-            yield volumes
+            for mount in mounts[:2]:
+                await self._make_volume(mount.volume, labels, folder / mount.path.strip("/"))
+            (folder / "output").chmod(0o777)  # the image's user may be any
+            if not self.is_shared:
+                helper = await self._helper(f"inference-server-volumes-{name}", model, mounts[:2], labels)
+            yield AttemptVolumes(claim, folder, tuple(mounts), self.engine, helper)
         finally:
             try:
-                await asyncio.gather(
-                    self._engine.remove_volume(input_volume), self._engine.remove_volume(output_volume)
-                )
+                if helper:
+                    await self.engine.remove(helper)
+                await asyncio.gather(*(self.engine.remove_volume(volume) for volume in fresh))
             except EngineError as error:
                 log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
             await asyncio.to_thread(archive.remove_tree, folder)
 
-    async def keep_model(self, model: Model, core: CoreClient) -> None:
+    async def _make_volume(self, volume: str, labels: Mapping[str, str], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        await self.engine.create_volume(volume, labels, folder=folder if self.is_shared else None)
+
+    async def _helper(self, name: str, model: Model, mounts: Sequence[Mount], labels: Mapping[str, str]) -> str:
+        writable = [replace(mount, is_read_only=False) for mount in mounts]
+        return await self.engine.create_idle(name, model.container_tag, writable, labels)
+
+    async def keep_model(self, model: Model, core: CoreClient, labels: Mapping[str, str]) -> None:
         """The model's volume, filled once a host for each content of its zip. Raises InvalidZip."""
         if model.zip is None or model.model_volume_id is None:
             return
-        folder = self._models / model.zip.id
+        folder = self.folder / "models" / model.zip.id
         if not folder.exists():
-            self._models.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             await with_zip_file(
                 model.zip,
                 lambda offset, length: core.model_zip_range(model.uid, offset, length),
                 lambda file: _fill_once(file, folder),
             )
-        await self._engine.create_volume(model.model_volume_id, {}, folder=folder)
+        if self.is_shared:
+            await self._make_volume(model.model_volume_id, {}, folder)
+        else:
+            await self._copy_model(model, model.model_volume_id, folder, labels)
+
+    async def _copy_model(self, model: Model, volume: str, folder: Path, labels: Mapping[str, str]) -> None:
+        """Beside the folder stands a mark once the volume holds a whole copy; a volume without it is filled anew."""
+        mark = folder.with_suffix(".copied")
+        if mark.exists() and await self.engine.has_volume(volume):
+            return
+        await self.engine.create_volume(volume, {})
+        mount = Mount(volume, "/model", is_read_only=False)
+        helper = await self._helper(f"inference-server-fill-{secrets.token_hex(8)}", model, [mount], labels)
+        try:
+            await copies.put_folder(self.engine, helper, folder, path="/model")
+        finally:
+            await self.engine.remove(helper)
+        mark.touch()
 
     async def remove_leftovers(self, running: set[str]) -> None:
         """Folders of attempts that aren't among `running` (uid-attempt)."""
-        if self._attempts.exists():
-            for folder in self._attempts.iterdir():
-                if folder.name not in running:
-                    await asyncio.to_thread(archive.remove_tree, folder)
+        self._attempts.mkdir(parents=True, exist_ok=True)
+        for folder in self._attempts.iterdir():
+            if folder.name not in running:
+                await asyncio.to_thread(archive.remove_tree, folder)
 
 
 def _fill_once(file: BinaryIO, folder: Path) -> None:

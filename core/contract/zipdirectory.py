@@ -104,12 +104,12 @@ def _find_end64(file: Source, end: int) -> _End | None:
     record, locator = file.read(_END64.size), file.read(_END64_LOCATOR.size)
     if not locator.startswith(_END64_LOCATOR_SIGNATURE):
         return None
-    _, _, located, disks = _END64_LOCATOR.unpack(locator)
+    _, record_disk, located, disks = _END64_LOCATOR.unpack(locator)
     signature, _, disk, first_disk, _, _, directory_bytes, offset = _END64.unpack(record)
     # Readers differ in which record they take if the locator points elsewhere, so it must be this one.
     if signature != _END64_SIGNATURE or located != at:
         raise InvalidZip("The zip file is damaged: its Zip64 record is not where it is said to be.")
-    if disks > 1 or disk or first_disk:
+    if disks > 1 or record_disk or disk or first_disk:
         raise InvalidZip("The zip is split over several files: join them into one.")
     return _End(at, directory_bytes, offset)
 

@@ -71,7 +71,7 @@ def in_directory(data: bytes, at: int, replacement: bytes) -> bytes:
 def fault(data: bytes, limits: ZipLimits = LIMITS) -> str:
     with pytest.raises(InvalidZip) as raised:
         check(io.BytesIO(data), limits)
-    return raised.value.detail
+    return str(raised.value.detail)
 
 
 def with_comment() -> bytes:
@@ -158,6 +158,7 @@ def test_accepts(data: bytes) -> None:
         (patched(zipped("a", method=ZIP_LZMA), 36, b"\xff\xff\xff\xff"), "LZMA dictionary"),
         (patched(zip64_end(), -END - 12, b"\1"), "Zip64 record"),
         (patched(zip64_end(), -END - 4, b"\2"), "several files"),
+        (patched(zip64_end(), -END - 16, b"\1"), "several files"),
         (b"stub" + zip64_end(), "Zip64 record"),
         (zipped("a\0b"), "NUL"),
         (zipped("../a"), "climbs out"),

@@ -1,0 +1,108 @@
+"""Folders to and from an engine that doesn't see the agent's: as tar streams through a container that never starts."""
+
+import asyncio
+import os
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final
+
+from gpu_agent.archive import OutputRefused, OutputTooLarge
+from gpu_agent.engine import Engine
+
+PIECE_BYTES: Final = 256 * 1024
+
+
+async def put_folder(engine: Engine, container: str, folder: Path, *, path: str) -> None:
+    """The folder as the container's `path`, with its mode: unpacked from above, or a mount point's own mode stays."""
+    source, sink = _pipe()
+
+    def pack() -> None:
+        # A reader that went away has an error of its own, which says more.
+        with suppress(BrokenPipeError), sink, tarfile.open(fileobj=sink, mode="w|", bufsize=PIECE_BYTES) as tar:
+            tar.add(folder, arcname=path)
+
+    async with _beside(pack):
+        with source:
+            await engine.put_tar(container, "/", _pieces(source))
+
+
+async def get_folder(engine: Engine, container: str, folder: Path, *, path: str, max_total_bytes: int) -> None:
+    """What is in the container's `path`, into the empty folder. Raises OutputRefused and OutputTooLarge."""
+    source, sink = _pipe()
+
+    def unpack() -> None:
+        with source:
+            _unpack(source, folder, max_total_bytes)
+
+    async with _beside(unpack), aclosing(engine.get_tar(container, f"{path}/.")) as pieces:
+        with suppress(BrokenPipeError), sink:
+            async for piece in pieces:
+                await asyncio.to_thread(sink.write, piece)
+
+
+def _pipe() -> tuple[BinaryIO, BinaryIO]:
+    reading, writing = os.pipe()
+    return os.fdopen(reading, "rb"), os.fdopen(writing, "wb")
+
+
+@asynccontextmanager
+async def _beside(work: Callable[[], None]) -> AsyncIterator[None]:
+    """Runs `work` in a thread meanwhile; raises what it raised, unless the caller's own error came first."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        yield
+    except BaseException:
+        await asyncio.wait({thread})
+        thread.exception()
+        raise
+    await thread
+
+
+async def _pieces(source: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(source.read, PIECE_BYTES):
+        yield piece
+
+
+def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
+    """Links are made last: while files are written there is none that could lead elsewhere."""
+    links: list[tuple[Path, str]] = []
+    total = 0
+    with tarfile.open(fileobj=source, mode="r|") as tar:
+        for member in tar:
+            inside = _inside(member.name)
+            path = folder / inside
+            total += member.size
+            if total > max_total_bytes:
+                raise OutputTooLarge(f"The output is larger than {max_total_bytes} bytes.")
+            if member.isdir():
+                path.mkdir(exist_ok=True)
+            elif member.isreg():
+                _write(tar, member, path)
+            elif member.issym():
+                links.append((path, member.linkname))
+            elif member.islnk():
+                path.hardlink_to(folder / _inside(member.linkname))
+            else:
+                raise OutputRefused(f"'/output/{inside}' is neither a file nor a folder nor a symbolic link.")
+    for path, target in links:
+        path.symlink_to(target)
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise OutputRefused(f"The output has an entry with the impossible name {name!r}.")
+    return path
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    content = tar.extractfile(member)
+    if content is None:
+        return
+    with path.open("xb") as file:
+        while piece := content.read(PIECE_BYTES):
+            file.write(piece)
+    path.chmod(member.mode & 0o777)
+    os.utime(path, (member.mtime, member.mtime))
