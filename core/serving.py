@@ -20,6 +20,7 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart, Request, Response, current_app, request
 from quart.asgi import ASGIHTTPConnection
+from quart.typing import ResponseReturnValue
 from quart.wrappers.request import Body
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
@@ -153,6 +154,12 @@ class App(Quart):
         self.register_error_handler(ContractError, _refused)
         self.register_error_handler(HTTPException, _no_such_route)
         self.register_error_handler(Exception, _broken)
+
+    async def handle_http_exception(self, error: HTTPException) -> ResponseReturnValue | HTTPException:
+        """Quart answers its own redirects with 308, whatever handler is registered."""
+        if isinstance(error, RequestRedirect):
+            return await _no_such_route(error)
+        return await super().handle_http_exception(error)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Counts what is in flight, and tells clients of a draining server to come back on a new connection."""
