@@ -38,6 +38,7 @@ class Leaks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._redis.close()
         self._loop.run_until_complete(self._broker.close())
+        self._loop.run_until_complete(_rest())
         self._loop.close()
 
     def found(self) -> list[str]:
@@ -106,6 +107,11 @@ class Leaks:
 
     def _hash(self, key: str) -> dict[bytes, bytes]:
         return cast(dict[bytes, bytes], self._redis.hgetall(key))
+
+
+async def _rest() -> None:
+    """aiormq returns before its own tasks have ended."""
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
 def _keys_of(blob: Blob) -> set[str]:
