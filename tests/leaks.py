@@ -1,11 +1,13 @@
 """What tasks leave behind where they shouldn't: in the engine, in the agents' folders, in Redis, in RabbitMQ."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 import aiormq
+from aiormq.abc import AbstractChannel, AbstractConnection
 from redis import Redis
 
 from core.contract import codec, queues
@@ -18,6 +20,8 @@ from demo.stack import Stack
 from gpu_agent.engine import AGENT
 
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
+CALL_SECONDS = 30
+Value = TypeVar("Value")
 FOREVER = {keys.DUE, keys.TASKS, keys.LOOSE, keys.MODELS, keys.MODEL_ID, keys.REAPER}
 
 
@@ -27,34 +31,40 @@ class Leaks:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._redis = Redis.from_url(stack.redis_url)
+        # A loop in a thread of its own: a test may have one that runs.
         self._loop = asyncio.new_event_loop()
-        # Without heartbeats: between two looks the loop stands still.
-        self._broker = self._loop.run_until_complete(aiormq.connect(f"{stack.rabbitmq_url}?heartbeat=0"))
-        self._channel = self._loop.run_until_complete(self._broker.channel())
+        self._thread = threading.Thread(target=self._loop.run_forever, name="leaks")
+        self._thread.start()
+        self._broker = self._now(_connected(stack.rabbitmq_url))
+        self._channel = self._now(_channel_of(self._broker))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._redis.close()
-        self._loop.run_until_complete(self._broker.close())
-        self._loop.run_until_complete(_rest())
+        self._now(_close(self._broker))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
+
+    def _now(self, call: Coroutine[object, object, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(CALL_SECONDS)
 
     def found(self) -> list[str]:
         """A line for each thing left over: what is there now of tasks that run is among them."""
         return [*self._keys(), *self._messages(), *self._files(), *self._volumes(), *self._containers()]
 
     def purge(self, queue: str) -> None:
-        self._loop.run_until_complete(self._channel.queue_purge(queue))
+        self._now(self._channel.queue_purge(queue))
 
     def publish(self, queue: str, body: bytes) -> None:
         """Confirmed by the broker when it returns."""
-        self._loop.run_until_complete(self._channel.basic_publish(body, routing_key=queue))
+        self._now(self._channel.basic_publish(body, routing_key=queue))
 
     def messages(self, queue: str) -> int:
         """How many wait; those that a consumer holds are not among them."""
-        declared = self._loop.run_until_complete(self._channel.queue_declare(queue, passive=True))
+        declared = self._now(self._channel.queue_declare(queue, passive=True))
         return declared.message_count or 0
 
     def _containers(self) -> Iterator[str]:
@@ -109,8 +119,17 @@ class Leaks:
         return cast(dict[bytes, bytes], self._redis.hgetall(key))
 
 
-async def _rest() -> None:
+async def _connected(url: str) -> AbstractConnection:
+    return await aiormq.connect(url)
+
+
+async def _channel_of(connection: AbstractConnection) -> AbstractChannel:
+    return await connection.channel()
+
+
+async def _close(connection: AbstractConnection) -> None:
     """aiormq returns before its own tasks have ended."""
+    await connection.close()
     await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
