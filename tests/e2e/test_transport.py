@@ -35,9 +35,10 @@ def test_tls_is_verified(stack: Stack, version: ssl.TLSVersion, host: str) -> No
 def hello(version: int) -> bytes:
     """A ClientHello whose only version is this one, with suites and signatures that any of them could use."""
     suites = struct.pack(">8H", 0xC02B, 0xC02F, 0xC02C, 0xC030, 0xC009, 0xC013, 0xC00A, 0xC014)
-    signatures = struct.pack(">4H", 0x000D, 8, 6, 0x0403) + struct.pack(">2H", 0x0804, 0x0401)
+    signatures = struct.pack(">6H", 0x000D, 8, 6, 0x0403, 0x0804, 0x0401)
+    curves = struct.pack(">5H", 0x000A, 6, 4, 0x001D, 0x0017)
     body = struct.pack(">H32sBH", version, bytes(32), 0, len(suites)) + suites + b"\x01\x00"
-    body += struct.pack(">H", len(signatures)) + signatures
+    body += struct.pack(">H", len(signatures + curves)) + signatures + curves
     return b"\x01" + len(body).to_bytes(3, "big") + body
 
 
