@@ -24,6 +24,9 @@ CALL_SECONDS: Final = 15.0
 STALL_SECONDS: Final = 60.0
 """A transfer may take as long as it takes, but not stand still for longer than this."""
 
+IDLE_SECONDS: Final = 30.0
+"""How long an idle connection is kept; core keeps its end for longer, so that none closes as it is used."""
+
 BUFFER_BYTES: Final = 2**20
 
 P = ParamSpec("P")
@@ -75,7 +78,7 @@ class CoreClient:
         """One pool of connections, kept alive for less long than core keeps them."""
         session = aiohttp.ClientSession(
             access.core_url,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
             headers={"Authorization": f"Bearer {access.core_token.get_secret_value()}"},
             auto_decompress=False,
