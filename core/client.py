@@ -13,7 +13,7 @@ import structlog
 from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings
 
-from core.contract.errors import ContractError, InvalidRequest, TransitionRefused, Unavailable
+from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
 from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody
 from core.contract.task import Failure
 
@@ -154,7 +154,6 @@ def unanswered(error: Exception) -> Exception:
 _REFUSALS: Final = {status: kind for kind, status in STATUS.items()} | {
     400: InvalidRequest,
     409: TransitionRefused,
-    410: TransitionRefused,
 }
 
 
@@ -170,7 +169,7 @@ def _refusal(status: int, body: bytes) -> ContractError:
 def patiently(
     call: Callable[P, Awaitable[T]], *, first_seconds: float = 0.2, last_seconds: float = 5.0
 ) -> Callable[P, Awaitable[T]]:
-    """The call, made again while core is away. Whoever can't wait for ever cancels it."""
+    """The call, made again while core is away or has no room. Whoever can't wait for ever cancels it."""
 
     @functools.wraps(call)
     async def again(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -178,7 +177,7 @@ def patiently(
         while True:
             try:
                 return await call(*args, **kwargs)
-            except Unavailable as error:
+            except (Unavailable, StoreFull) as error:
                 log.warning("core.unavailable", call=call.__name__, error=str(error), retry_seconds=seconds)
                 await asyncio.sleep(seconds)
                 seconds = min(2 * seconds, last_seconds)

@@ -39,13 +39,13 @@ class Loose:
 
 
 class Upload:
-    """A blob while it is written. `blob` is set once it is whole."""
+    """A blob while it is written, until its owner names it: `close`, `offer`, then `keep` or `withdraw`."""
 
     def __init__(self, connection: Connection, owner: str, max_bytes: int) -> None:
         self.id = secrets.token_hex(16)
         self.owner = owner
         self.size = 0
-        self.is_kept = False
+        self.is_offered = False
         self._redis = connection
         self._max_bytes = max_bytes
         self._pieces: list[bytes | memoryview] = []
@@ -71,16 +71,25 @@ class Upload:
             self._held += len(rest)
 
     async def close(self) -> Blob:
-        """Writes what is left. The blob stays loose until its owner names it and `keep` is called."""
+        """Writes what is left. The blob stays loose until `keep`."""
         if self._pieces or not self.chunks:
             await self._write_chunk()
         await self._renew()
         await self._redis.call("HSET", keys.blob(self.id), "chunks", self.chunks, "size", self.size)
         return Blob(id=self.id, size=self.size)
 
+    def offer(self) -> None:
+        """Call before the step that lets the owner name the blob. If that step's answer is lost, only the sweep, which
+        asks the owner, can tell whether the blob is to stay.
+        """
+        self.is_offered = True
+
+    def withdraw(self) -> None:
+        """The owner doesn't name the blob, for sure."""
+        self.is_offered = False
+
     async def keep(self) -> None:
         """The owner names the blob: it is no longer loose."""
-        self.is_kept = True
         await self._redis.call("ZREM", keys.LOOSE, self.id)
 
     async def _write_chunk(self) -> None:
@@ -111,12 +120,12 @@ class Blobs:
 
     @asynccontextmanager
     async def upload(self, owner: str, *, max_bytes: int) -> AsyncIterator[Upload]:
-        """Leaves nothing behind unless `keep` was called."""
+        """Leaves nothing behind unless the blob was offered."""
         upload = Upload(self._redis, owner, max_bytes)
         try:
             yield upload
         finally:
-            if not upload.is_kept:
+            if not upload.is_offered:
                 # What can't be removed now is loose, and the reaper's.
                 with suppress(Unavailable):
                     await asyncio.shield(self.remove(upload.id, chunks=upload.chunks))

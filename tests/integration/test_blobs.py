@@ -22,6 +22,7 @@ async def test_what_is_written_is_read(store: Store, size: int) -> None:
         for start in range(0, size, 300_001):
             await upload.write(content[start : start + 300_001])
         blob = await upload.close()
+        upload.offer()
         await upload.keep()
     assert blob.size == size
     assert b"".join([piece async for piece in store.blobs.read(blob, 0, size)]) == content

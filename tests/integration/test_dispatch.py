@@ -8,12 +8,21 @@ import pytest
 
 from core import reaper
 from core.amqp import Broker
-from core.contract.errors import InvalidZip, ModelExists, ModelNotFound, OutputGone, TaskNotFound, TransitionRefused
+from core.contract.errors import (
+    InvalidZip,
+    ModelExists,
+    ModelNotFound,
+    OutputGone,
+    TaskNotFound,
+    TransitionRefused,
+    Unavailable,
+)
 from core.contract.http import ClaimRequest
 from core.contract.model import Limits, ModelSpec
 from core.contract.task import State
 from core.dispatch import Dispatch
 from core.store import Store, keys
+from core.store.tasks import Ended
 from tests.integration.making import FAULT_OF_ENGINE, FAULT_OF_MODEL, GPU_MODEL, MODEL, stored_blob
 from tests.zips import zip_of
 
@@ -227,3 +236,41 @@ async def test_a_model_is_registered_once(dispatch: Dispatch) -> None:
     with pytest.raises(ModelExists):
         await dispatch.add_model(spec, Limits(), _pieces())
     assert await _keys(dispatch.store) == before
+
+
+@pytest.mark.parametrize("step", ["create", "finish"])
+async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """When Redis did the step and the answer was cut off, the task has its zip: who can't know removes nothing."""
+    tasks = dispatch.store.tasks
+    real = getattr(tasks, step)
+
+    async def cut_off(*args: object) -> None:
+        await real(*args)
+        raise Unavailable
+
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    monkeypatch.setattr(tasks, step, cut_off)
+    with pytest.raises(Unavailable):
+        await (_submit(dispatch) if step == "create" else dispatch.finish(uid, attempt, _pieces()))
+    monkeypatch.undo()
+    for task in await tasks.page(offset=0, limit=10):
+        blob = task.output if task.state is State.FINISHED else task.input
+        assert blob is not None
+        assert await dispatch.store.blobs.exists(blob)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    for task in await tasks.page(offset=0, limit=10):
+        await dispatch.delete(task.uid)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_a_step_that_is_sent_again_is_done_once(dispatch: Dispatch) -> None:
+    """The client library repeats a command whose answer didn't come: the second one changes nothing."""
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    output = await stored_blob(dispatch.store, uid)
+    assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
+    assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
