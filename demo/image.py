@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "passthrough"
@@ -20,22 +21,22 @@ class ImageError(Exception):
 def build(docker_host: str) -> str:
     """Build the example as its Dockerfile says, on a base image made of this machine's busybox. The image's tag."""
     if not _exists(docker_host, BASE_TAG):
-        _docker(docker_host, "import", "-", BASE_TAG, stdin=_busybox_tar())
-    _docker(docker_host, "build", "--quiet", "--build-arg", f"BASE={BASE_TAG}", "--tag", TAG, str(EXAMPLE))
+        docker(docker_host, "import", "-", BASE_TAG, stdin=busybox_tar(APPLETS))
+    docker(docker_host, "build", "--quiet", "--build-arg", f"BASE={BASE_TAG}", "--tag", TAG, str(EXAMPLE))
     return TAG
 
 
 def remove(docker_host: str) -> None:
     for tag in (TAG, BASE_TAG):
         if _exists(docker_host, tag):
-            _docker(docker_host, "image", "rm", tag)
+            docker(docker_host, "image", "rm", tag)
 
 
 def _exists(docker_host: str, tag: str) -> bool:
-    return bool(_docker(docker_host, "images", "--quiet", tag).strip())
+    return bool(docker(docker_host, "images", "--quiet", tag).strip())
 
 
-def _busybox_tar() -> bytes:
+def busybox_tar(applets: Sequence[str]) -> bytes:
     """The file system of an image: a statically linked busybox and links to it."""
     busybox = shutil.which("busybox")
     if busybox is None:
@@ -46,7 +47,7 @@ def _busybox_tar() -> bytes:
         binary.mode = 0o755
         with Path(busybox).open("rb") as file:
             tar.addfile(binary, file)
-        for applet in APPLETS:
+        for applet in applets:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
@@ -56,7 +57,8 @@ def _busybox_tar() -> bytes:
     return buffer.getvalue()
 
 
-def _docker(docker_host: str, *arguments: str, stdin: bytes = b"") -> str:
+def docker(docker_host: str, *arguments: str, stdin: bytes = b"") -> str:
+    """What the command says; ImageError when it fails."""
     # The classic builder: it is always there, and takes its base from the engine without asking a registry.
     environment = {**os.environ, "DOCKER_HOST": docker_host, "DOCKER_BUILDKIT": "0"}
     done = subprocess.run(["docker", *arguments], env=environment, input=stdin, capture_output=True, check=False)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from quart import Response, request
+from werkzeug.datastructures import Range
 from werkzeug.http import parse_range_header
 
 from core.contract.errors import OutputGone
@@ -22,7 +23,7 @@ def zip_response(blobs: Blobs, blob: Blob, *, filename: str) -> Response:
         ranges = parse_range_header(asked)
         # Several ranges in one answer is a form that no client of zips needs: they get the whole.
         if ranges and ranges.units == "bytes" and len(ranges.ranges) == 1:
-            found = ranges.range_for_length(blob.size)
+            found = _within(ranges, blob.size)
             if found is None:
                 return Response("", 416, headers | {"Content-Range": f"bytes */{blob.size}"})
             start, stop = found
@@ -33,6 +34,12 @@ def zip_response(blobs: Blobs, blob: Blob, *, filename: str) -> Response:
     response = Response(body, status, headers, content_type="application/zip")
     response.headers["Content-Length"] = headers["Content-Length"]
     return response
+
+
+def _within(asked: Range, size: int) -> tuple[int, int] | None:
+    """A suffix longer than the zip is all of it (RFC 9110, 14.1.2); werkzeug takes it for unsatisfiable."""
+    [(start, _)] = asked.ranges
+    return (0, size) if start < -size else asked.range_for_length(size)
 
 
 async def _body(blobs: Blobs, blob: Blob, start: int, stop: int) -> AsyncIterator[bytes]:

@@ -1,0 +1,63 @@
+"""The servers and the stack that tests share: started once a session on ports of their own, ended with it."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pytest
+
+from demo import engine
+from demo.ports import Ports
+from demo.stack import Stack
+from demo.supervision import SEARCH_PATH
+
+SERVERS = ("epmd", "redis", "rabbitmq")
+PROGRAMS = ("setpriv", "redis-server", "rabbitmq-server", "epmd")
+# Small enough for a bomb of a test's size, large enough for 2 GiB.
+SETTINGS = {"ALLOW_PUBLIC_POST_MODEL": "yes", "MAX_UPLOAD_MB": "3072", "MAX_UNZIPPED_MB": "4096"}
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A Redis and a RabbitMQ: `redis_url`, `rabbitmq_url`, and `stop` and `start` by name."""
+    with _stack(tmp_path_factory, only=SERVERS) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole system with two agents without GPUs."""
+    with _stack(tmp_path_factory, agents=2, settings=SETTINGS) as stack:
+        yield stack
+
+
+@contextmanager
+def _stack(
+    folders: pytest.TempPathFactory,
+    *,
+    agents: int = 0,
+    settings: Mapping[str, str] | None = None,
+    only: Sequence[str] | None = None,
+) -> Iterator[Stack]:
+    missing = [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
+    if missing:
+        _cannot_run(f"not installed: {', '.join(missing)}")
+    stack = Stack(folders.mktemp("stack"), Ports.free(), agents=agents, settings=settings, only=only)
+    try:
+        stack.up()
+    except engine.NoEngineError as error:
+        _cannot_run(str(error))
+    try:
+        yield stack
+    finally:
+        stack.down()
+        stack.delete()
+
+
+def _cannot_run(reason: str) -> NoReturn:
+    """On a laptop that is fine; in CI it would hide that nothing was tested."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,0 +1,169 @@
+"""The queues, as version 1's consumers know them, and such a consumer working unchanged."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiormq
+import pytest
+import requests
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from core.contract import queues
+from demo.stack import Stack
+from tests.e2e.api import Api
+from tests.e2e.conftest import COPY, INPUT, ModelMaker
+from tests.leaks import Leaks
+from tests.waiting import eventually
+from tests.zips import files_of, zip_of
+
+QUEUES = [queues.UNFINISHED, queues.FINISHED]
+OUTPUT = zip_of({"result.txt": b"by a consumer of version 1\n"})
+
+
+@pytest.fixture
+def no_agents(stack: Stack) -> Iterator[None]:
+    """The stack without its agents, whose place a consumer of version 1 takes."""
+    for agent in ("agent-1", "agent-2"):
+        stack.stop(agent)
+    yield
+    for agent in ("agent-1", "agent-2"):
+        stack.start(agent)
+
+
+@pytest.fixture
+async def channel(stack: Stack) -> AsyncIterator[AbstractChannel]:
+    connection = await aiormq.connect(stack.rabbitmq_url)
+    yield await connection.channel()
+    await connection.close()
+
+
+async def message_of(channel: AbstractChannel, queue: str, uid: str) -> DeliveredMessage:
+    """The message of that task; others before it are taken away."""
+    while True:
+        message = await channel.basic_get(queue, no_ack=True)
+        assert isinstance(message.delivery, aiormq.spec.Basic.GetOk), f"no message of {uid} in {queue}"
+        if message.body == uid.encode():
+            return message
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+async def test_queues_can_be_declared_plainly(channel: AbstractChannel, stack: Stack, queue: str) -> None:
+    """Durable and nothing else, as version 1's consumers declare them."""
+    await channel.queue_declare(queue, passive=True)
+    await channel.queue_declare(queue, durable=True)
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.parametrize(
+    "other",
+    [{"durable": False}, {"durable": True, "auto_delete": True}, {"durable": True, "arguments": {"x-max-length": 10}}],
+)
+async def test_queues_are_nothing_but_durable(channel: AbstractChannel, queue: str, other: dict[str, Any]) -> None:
+    """Any other declaration is another queue's, and refused."""
+    with pytest.raises(aiormq.exceptions.ChannelPreconditionFailed):
+        await channel.queue_declare(queue, **other)
+
+
+async def test_the_message_of_a_task(no_agents: None, channel: AbstractChannel, api: Api, waiting: str) -> None:
+    """The raw uid, persistent, in the default exchange."""
+    message = await message_of(channel, queues.UNFINISHED, uid := api.post(waiting, INPUT))
+    properties = message.header.properties
+    assert (message.exchange, message.routing_key) == ("", queues.UNFINISHED)
+    assert (properties.delivery_mode, properties.message_id) == (2, uid)
+    assert properties.content_type
+    assert properties.expiration is None
+
+
+@pytest.mark.parametrize(("script", "status"), [(COPY, 200), ("exit 1", 552)], ids=["finished", "failed"])
+async def test_the_message_of_an_end(
+    channel: AbstractChannel, leaks: Leaks, api: Api, model: ModelMaker, script: str, status: int
+) -> None:
+    """The raw uid, persistent; nobody need read it, so it expires."""
+    uid = api.post(model(script), INPUT)
+    assert api.wait(uid).status_code == status
+    eventually(lambda: leaks.messages(queues.FINISHED))
+    properties = (await message_of(channel, queues.FINISHED, uid)).header.properties
+    assert properties.delivery_mode == 2
+    assert properties.expiration is not None
+    assert int(properties.expiration) > 0
+
+
+class Version1Consumer:
+    """Written as version 1's documentation has it; the token is in its URL of core."""
+
+    def __init__(self, core_url: str, rabbitmq_url: str) -> None:
+        self._core_url = core_url
+        self._rabbitmq_url = rabbitmq_url
+        self.done: list[str] = []
+
+    async def work(self, tasks: int) -> None:
+        connection = await aiormq.connect(self._rabbitmq_url)
+        channel = await connection.channel()
+        await channel.basic_qos(prefetch_count=1)
+        await channel.queue_declare(queue="unfinished_job_queue", durable=True)
+        while len(self.done) < tasks:
+            message = await channel.basic_get("unfinished_job_queue")
+            if isinstance(message.delivery, aiormq.spec.Basic.GetOk):
+                self._run(message.body.decode())
+                await channel.basic_ack(message.delivery.delivery_tag or 0)
+        await connection.close()
+
+    async def die_while_working(self) -> str:
+        """Takes a task and is killed before it acknowledges."""
+        connection = await aiormq.connect(self._rabbitmq_url)
+        channel = await connection.channel()
+        message = await channel.basic_get("unfinished_job_queue")
+        uid = message.body.decode()
+        assert self._set_status(uid, 2).ok
+        await connection.close()
+        return uid
+
+    def _run(self, uid: str) -> None:
+        assert self._set_status(uid, 2).ok
+        task = requests.get(f"{self._core_url}/api/tasks/{uid}", timeout=30).json()
+        name = task["model_human_readable_id"]
+        model = requests.get(f"{self._core_url}/api/models/human_readable_id/{name}", timeout=30).json()
+        assert model["container_tag"]
+        input_zip = requests.get(f"{self._core_url}/api/tasks/inputs/{uid}", timeout=30)
+        assert input_zip.content == INPUT
+        output = requests.post(f"{self._core_url}/api/tasks/outputs/{uid}", files={"zip_file": OUTPUT}, timeout=30)
+        assert output.ok
+        assert self._set_status(uid, 1).ok
+        self.done.append(uid)
+
+    def _set_status(self, uid: str, status: int) -> requests.Response:
+        return requests.put(f"{self._core_url}/api/tasks/?uid={uid}&status={status}", timeout=30)
+
+
+@pytest.fixture
+def consumer(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Version1Consumer:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    token = stack.token_file.read_text().strip()
+    return Version1Consumer(stack.core_url.replace("http://", f"http://consumer:{token}@"), stack.rabbitmq_url)
+
+
+async def test_a_consumer_of_version_1_works_unchanged(
+    no_agents: None, consumer: Version1Consumer, api: Api, leaks: Leaks, channel: AbstractChannel, waiting: str
+) -> None:
+    """It takes each task once, in order, and its outputs are what clients get; the ends are told."""
+    uids = [api.post(waiting, INPUT) for _ in range(3)]
+    await consumer.work(tasks=3)
+    assert consumer.done == uids
+    assert leaks.messages(queues.UNFINISHED) == 0
+    for uid in uids:
+        answer = api.get(f"/api/tasks/{uid}")
+        assert (answer.status_code, answer.content) == (200, OUTPUT)
+        await message_of(channel, queues.FINISHED, uid)
+
+
+async def test_what_a_dead_consumer_held_is_run_by_an_agent(
+    no_agents: None, stack: Stack, consumer: Version1Consumer, api: Api, copying: str
+) -> None:
+    """The broker redelivers the message, and the task that was set running runs again."""
+    uid = api.post(copying, INPUT)
+    assert await consumer.die_while_working() == uid
+    assert api.get(f"/api/tasks/{uid}").status_code == 551
+    stack.start("agent-1")
+    answer = api.wait(uid)
+    assert answer.status_code == 200
+    assert files_of(answer.content).items() >= files_of(INPUT).items()

@@ -1,0 +1,138 @@
+"""What tasks leave behind where they shouldn't: in the engine, in the agents' folders, in Redis, in RabbitMQ."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+import aiormq
+from aiormq.abc import AbstractChannel, AbstractConnection
+from redis import Redis
+
+from core.contract import codec, queues
+from core.contract.model import Model
+from core.contract.task import Blob
+from core.store import keys
+from core.store.blobs import CHUNK_BYTES
+from demo.image import docker
+from demo.stack import Stack
+from gpu_agent.engine import AGENT
+
+GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
+CALL_SECONDS = 30
+Value = TypeVar("Value")
+FOREVER = {keys.DUE, keys.TASKS, keys.LOOSE, keys.MODELS, keys.MODEL_ID, keys.REAPER}
+
+
+class Leaks:
+    """Looks into all the places of one stack. `found` is empty when nothing is anywhere that has no owner."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._redis = Redis.from_url(stack.redis_url)
+        # A loop in a thread of its own: a test may have one that runs.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="leaks")
+        self._thread.start()
+        self._broker = self._now(_connected(stack.rabbitmq_url))
+        self._channel = self._now(_channel_of(self._broker))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._redis.close()
+        self._now(_close(self._broker))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _now(self, call: Coroutine[object, object, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(CALL_SECONDS)
+
+    def found(self) -> list[str]:
+        """A line for each thing left over: what is there now of tasks that run is among them."""
+        return [*self._keys(), *self._messages(), *self._files(), *self._volumes(), *self._containers()]
+
+    def purge(self, queue: str) -> None:
+        self._now(self._channel.queue_purge(queue))
+
+    def publish(self, queue: str, body: bytes) -> None:
+        """Confirmed by the broker when it returns."""
+        self._now(self._channel.basic_publish(body, routing_key=queue))
+
+    def messages(self, queue: str) -> int:
+        """How many wait; those that a consumer holds are not among them."""
+        declared = self._now(self._channel.queue_declare(queue, passive=True))
+        return declared.message_count or 0
+
+    def _containers(self) -> Iterator[str]:
+        for line in self._docker("ps", "--all", "--format", f'{{{{.Label "{AGENT}"}}}} {{{{.Names}}}}'):
+            yield f"container {line}"
+
+    def _volumes(self) -> Iterator[str]:
+        for line in self._docker("volume", "ls", "--format", f'{{{{.Label "{AGENT}"}}}} {{{{.Name}}}}'):
+            yield f"volume {line}"
+
+    def _docker(self, *arguments: str) -> list[str]:
+        """Those lines that start with the name of one of this stack's agents."""
+        output = docker(self._stack.docker_host, *arguments, "--filter", f"label={AGENT}")
+        return [line for line in output.splitlines() if line.split()[0] in self._agents()]
+
+    def _agents(self) -> set[str]:
+        """Each agent holds a lock that is named after it."""
+        return {path.stem for path in (self._stack.folder / "work").glob("*.lock")}
+
+    def _files(self) -> Iterator[str]:
+        for path in (self._stack.folder / "work" / "agents").glob("*/*"):
+            yield f"file {path}"
+
+    def _messages(self) -> Iterator[str]:
+        for queue in (queues.UNFINISHED, GPU_QUEUE):
+            if count := self.messages(queue):
+                yield f"{count} messages in {queue}"
+
+    def _keys(self) -> Iterator[str]:
+        owned = set(FOREVER)
+        tasks = self._members(keys.TASKS)
+        for uid in tasks:
+            fields = self._hash(keys.task(uid))
+            if not fields:
+                yield f"index entry of the task {uid}, which is no more"
+            owned.add(keys.task(uid))
+            for name in (b"input", b"output"):
+                if name in fields:
+                    owned |= _keys_of(codec.unpack(Blob, fields[name]))
+        for packed in self._hash(keys.MODELS).values():
+            model = codec.unpack(Model, packed)
+            owned |= _keys_of(model.zip) if model.zip else set()
+        everything = {key.decode() for key in cast(list[bytes], self._redis.keys())}
+        yield from (f"key {key}" for key in sorted(everything - owned))
+        yield from (f"due {uid}" for uid in self._members(keys.DUE) - tasks)
+        yield from (f"loose {blob}" for blob in self._members(keys.LOOSE))
+
+    def _members(self, key: str) -> set[str]:
+        return {member.decode() for member in cast(list[bytes], self._redis.zrange(key, 0, -1))}
+
+    def _hash(self, key: str) -> dict[bytes, bytes]:
+        return cast(dict[bytes, bytes], self._redis.hgetall(key))
+
+
+async def _connected(url: str) -> AbstractConnection:
+    return await aiormq.connect(url)
+
+
+async def _channel_of(connection: AbstractConnection) -> AbstractChannel:
+    return await connection.channel()
+
+
+async def _close(connection: AbstractConnection) -> None:
+    """aiormq returns before its own tasks have ended."""
+    await connection.close()
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+
+def _keys_of(blob: Blob) -> set[str]:
+    chunks = range(max(1, -(-blob.size // CHUNK_BYTES)))
+    return {keys.blob(blob.id), *(keys.chunk(blob.id, number) for number in chunks)}
