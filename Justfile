@@ -42,7 +42,8 @@ setup:
 # Run the tests: all, or what pytest's arguments select (just test tests/unit -k certs)
 [no-exit-message]
 [positional-arguments]
-test *ARGS: setup
+test *ARGS:
+    @demo/setup.sh tests
     @{{ python }} -m pytest "$@"
 
 # Check format, lint, types, who imports whom, and run the unit tests

@@ -7,6 +7,7 @@ import uvloop
 
 from core.amqp import Broker
 from core.app import make_app
+from core.client import IDLE_SECONDS
 from core.dispatch import Dispatch
 from core.observe import set_up_logs
 from core.reaper import sweep_for_ever
@@ -29,7 +30,12 @@ async def main() -> None:
         with suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
                 sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
-                await serve(make_app(dispatch, settings), host=settings.core_host, port=settings.core_port)
+                await serve(
+                    make_app(dispatch, settings),
+                    host=settings.core_host,
+                    port=settings.core_port,
+                    keep_alive_seconds=2 * IDLE_SECONDS,
+                )
                 sweeper.cancel()
 
 

@@ -27,7 +27,7 @@ CONFIRM_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
 FIRST_RETRY_SECONDS: Final = 0.2
-LAST_RETRY_SECONDS: Final = 5.0
+LAST_RETRY_SECONDS: Final = 2.0
 FINISHED_EXPIRE_MS: Final = 24 * 3600 * 1000
 """Nobody need read the finished queue: what lies there for a day goes."""
 
@@ -122,6 +122,9 @@ class Broker:
     def is_connected(self) -> bool:
         return self._connected.is_set()
 
+    async def wait_connected(self) -> None:
+        await self._connected.wait()
+
     async def publish(self, queue: str, uid: str, *, expire_ms: int | None = None) -> None:
         """Returns when the broker has confirmed the message. Unavailable: not in time, yet it may arrive."""
         properties = aiormq.spec.Basic.Properties(
@@ -158,7 +161,7 @@ class Broker:
         slot elsewhere could have.
         """
         while True:
-            await self._connected.wait()
+            await self.wait_connected()
             try:
                 channel = await self._live.connection.channel()
             except (*LOST, Unavailable):

@@ -5,20 +5,22 @@ from quart import Response, request
 from core.client import CoreToken
 from core.contract.errors import Unauthorized
 from core.dispatch import Dispatch
+from core.openapi import PRIVATE, add_docs
 from core.routes import agents, models, tasks
 from core.serving import App, json_response
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 
 
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
+    add_docs(app, "InferenceServer's core", PRIVATE)
     for part in (tasks, models, agents):
         app.register_blueprint(part.blueprint(dispatch))
 
     @app.before_request
     async def guard() -> None:
-        if request.path in OPEN_PATHS:
+        if request.path in OPEN_PATHS or request.path.startswith("/docs"):
             return
         authorization = request.authorization
         offered = (authorization.token or authorization.password) if authorization else None

@@ -13,7 +13,7 @@ import structlog
 from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings
 
-from core.contract.errors import ContractError, InvalidRequest, TransitionRefused, Unavailable
+from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
 from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody
 from core.contract.task import Failure
 
@@ -23,6 +23,9 @@ CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 15.0
 STALL_SECONDS: Final = 60.0
 """A transfer may take as long as it takes, but not stand still for longer than this."""
+
+IDLE_SECONDS: Final = 30.0
+"""How long an idle connection is kept; core keeps its end for longer, so that none closes as it is used."""
 
 BUFFER_BYTES: Final = 2**20
 
@@ -75,7 +78,7 @@ class CoreClient:
         """One pool of connections, kept alive for less long than core keeps them."""
         session = aiohttp.ClientSession(
             access.core_url,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
             headers={"Authorization": f"Bearer {access.core_token.get_secret_value()}"},
             auto_decompress=False,
@@ -151,7 +154,6 @@ def unanswered(error: Exception) -> Exception:
 _REFUSALS: Final = {status: kind for kind, status in STATUS.items()} | {
     400: InvalidRequest,
     409: TransitionRefused,
-    410: TransitionRefused,
 }
 
 
@@ -167,7 +169,7 @@ def _refusal(status: int, body: bytes) -> ContractError:
 def patiently(
     call: Callable[P, Awaitable[T]], *, first_seconds: float = 0.2, last_seconds: float = 5.0
 ) -> Callable[P, Awaitable[T]]:
-    """The call, made again while core is away. Whoever can't wait for ever cancels it."""
+    """The call, made again while core is away or has no room. Whoever can't wait for ever cancels it."""
 
     @functools.wraps(call)
     async def again(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -175,7 +177,7 @@ def patiently(
         while True:
             try:
                 return await call(*args, **kwargs)
-            except Unavailable as error:
+            except (Unavailable, StoreFull) as error:
                 log.warning("core.unavailable", call=call.__name__, error=str(error), retry_seconds=seconds)
                 await asyncio.sleep(seconds)
                 seconds = min(2 * seconds, last_seconds)

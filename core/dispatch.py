@@ -63,6 +63,7 @@ class Dispatch:
         uid = secrets.token_urlsafe(UID_BYTES)
         async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
             blob = await self._received(upload, zip)
+            upload.offer()
             await self.store.tasks.create(
                 NewTask(uid, model_id, blob, use_gpu=model.use_gpu, max_attempts=model.max_attempts)
             )
@@ -134,12 +135,18 @@ class Dispatch:
         """running → finished with an output. Sent twice it finishes once; the second output is dropped."""
         task = await self.task(uid)
         if zip is None:
-            await self._finish(task, attempt, None)
+            outcome = await self._finish(task, attempt, None)
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
                 blob = await self._received(upload, zip, is_output=True)
-                if await self._finish(task, attempt, blob) is Ended.DONE:
+                upload.offer()
+                outcome = await self._finish(task, attempt, blob)
+                if outcome is Ended.DONE:
                     await upload.keep()
+                else:
+                    upload.withdraw()
+        if outcome is Ended.STALE:
+            raise TransitionRefused
         return await self.task(uid)
 
     async def fail(self, uid: str, attempt: int | None, failure: Failure) -> Task:
@@ -218,7 +225,13 @@ class Dispatch:
             model = await self.store.models.add(uid, spec, limits, None)
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
-                model = await self.store.models.add(uid, spec, limits, await self._received(upload, zip))
+                blob = await self._received(upload, zip)
+                upload.offer()
+                try:
+                    model = await self.store.models.add(uid, spec, limits, blob)
+                except ModelExists:
+                    upload.withdraw()
+                    raise
                 await upload.keep()
         log.info("model.added", model=model.human_readable_id, image=model.container_tag)
         return model
@@ -235,10 +248,8 @@ class Dispatch:
     async def _finish(self, task: Task, attempt: int | None, output: Blob | None) -> Ended:
         await self.store.blobs.loosen([task.input] if task.input else [])
         outcome = await self.store.tasks.finish(task.uid, attempt, output)
-        if outcome is Ended.STALE:
-            if task.input:
-                await self.store.blobs.hold(task.input.id)
-            raise TransitionRefused
+        if outcome is Ended.STALE and task.input:
+            await self.store.blobs.hold(task.input.id)
         if outcome is Ended.DONE:
             log.info("task.finished", task=task.uid, attempt=attempt, size=output.size if output else None)
             await self._after_end(task)

@@ -10,7 +10,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import quote
 
 import hypercorn.asyncio.tcp_server
@@ -20,7 +20,7 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart, Request, Response, current_app, request
 from quart.asgi import ASGIHTTPConnection
-from quart.typing import ResponseReturnValue
+from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.request import Body
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
@@ -35,10 +35,13 @@ HELD_BYTES: Final = 2**20
 """How much of a request body waits in memory; past it the socket isn't read."""
 
 STALL_SECONDS: Final = 60.0
-"""A client that sends or takes nothing for so long is cut off."""
+"""A client that sends nothing for so long in the middle of a body is cut off."""
+
+TAKEN_SECONDS: Final = 300.0
+"""A client that doesn't take a piece of up to a megabyte in this time is cut off: under 4 KB/s it isn't reading."""
 
 DRAIN_SECONDS: Final = 25.0
-"""How long requests in flight have to end after SIGTERM; under the ten-second-steps of common supervisors' patience."""
+"""How long requests in flight have to end after SIGTERM."""
 
 LINGER_BYTES: Final = 64 * 2**20
 LINGER_SECONDS: Final = 10.0
@@ -155,11 +158,11 @@ class App(Quart):
         self.register_error_handler(HTTPException, _no_such_route)
         self.register_error_handler(Exception, _broken)
 
-    async def handle_http_exception(self, error: HTTPException) -> ResponseReturnValue | HTTPException:
-        """Quart answers its own redirects with 308, whatever handler is registered."""
-        if isinstance(error, RequestRedirect):
-            return await _no_such_route(error)
-        return await super().handle_http_exception(error)
+    def raise_routing_exception(self, request: BaseRequestWebsocket) -> NoReturn:
+        """Werkzeug's redirect to the canonical path is a 308, which Quart would answer by itself."""
+        if isinstance(request.routing_exception, RequestRedirect):
+            raise NotFound
+        super().raise_routing_exception(request)
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Counts what is in flight, and tells clients of a draining server to come back on a new connection."""
@@ -168,21 +171,22 @@ class App(Quart):
         self.in_flight += 1
         self.is_quiet.clear()
         try:
-            is_closing = self.is_draining and scope["http_version"].startswith("1")
-            await super().__call__(scope, receive, _closing(send) if is_closing else send)
+            await super().__call__(scope, receive, self._guarded(send, scope["http_version"]))
         finally:
             self.in_flight -= 1
             if not self.in_flight:
                 self.is_quiet.set()
 
+    def _guarded(self, send: ASGISendCallable, http_version: str) -> ASGISendCallable:
+        """Ends with the connection when a piece isn't taken in time."""
 
-def _closing(send: ASGISendCallable) -> ASGISendCallable:
-    async def closing(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await send(message)
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start" and self.is_draining and http_version.startswith("1"):
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            async with asyncio.timeout(TAKEN_SECONDS):
+                await send(message)
 
-    return closing
+        return guarded
 
 
 async def _refused(error: ContractError) -> Response:
@@ -193,7 +197,7 @@ async def _refused(error: ContractError) -> Response:
 
 
 async def _no_such_route(error: HTTPException) -> Response:
-    if isinstance(error, NotFound | RequestRedirect) and (location := _canonical()):
+    if isinstance(error, NotFound) and (location := _canonical()):
         return Response("", 307, {"Location": location})
     response = json_response(ErrorBody(detail=error.name).model_dump_json(), error.code or 500)
     for name, value in error.get_headers():
@@ -221,15 +225,21 @@ def json_response(body: str, status: int = 200) -> Response:
     return Response(body, status, content_type="application/json")
 
 
-async def serve(app: App, *, host: str, port: int, tls: tuple[str, str] | None = None) -> None:
-    """Until SIGTERM or SIGINT; then drains. `tls`: the files of the certificate chain and of the key."""
+async def serve(
+    app: App, *, host: str, port: int, keep_alive_seconds: float, tls: tuple[str, str] | None = None
+) -> None:
+    """Until SIGTERM or SIGINT; then drains.
+
+    `tls`: the files of the certificate chain and of the key. `keep_alive_seconds` is also how long the headers of a
+    request may take.
+    """
     config = Config()
     config.bind = [f"fd://{_listen(host, port).detach()}"]
     config.accesslog = None
     config.errorlog = "-"
     config.loglevel = "WARNING"
     config.graceful_timeout = 1
-    config.keep_alive_timeout = 75
+    config.keep_alive_timeout = keep_alive_seconds
     config.keep_alive_max_requests = 1_000_000
     config.include_server_header = False
     config.max_app_queue_size = 4

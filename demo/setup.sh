@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this machine ready for the demo and the tests: looks for what is missing, installs it from the distribution
 # where it may (root, or sudo without a password, on Debian or Ubuntu), says what to install where it may not.
-# When nothing is missing it touches no network.
+# When nothing is missing it touches no network.   setup.sh [tests]: for the tests as well
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,7 @@ VENV=.venv
 LOCK=requirements-dev.txt
 STAMP=$VENV/installed-from.sha256
 POLICY=/usr/sbin/policy-rc.d
+PURPOSE=${1:-demo}
 
 say() { printf 'setup: %s\n' "$*"; }
 
@@ -52,6 +53,7 @@ missing_packages() {
   has rabbitmq-server || echo rabbitmq-server
   has_static_busybox || echo busybox-static
   has_python_with_venv || echo python3-venv
+  [ "$PURPOSE" != tests ] || has docker-registry || echo docker-registry
 }
 
 # --- packages --------------------------------------------------------------------------------------------------------
@@ -88,7 +90,7 @@ install_packages() {
   local package servers=() others=()
   for package in "$@"; do
     case $package in
-      redis-server | rabbitmq-server) servers+=("$package") ;;
+      redis-server | rabbitmq-server | docker-registry) servers+=("$package") ;;
       *) others+=("$package") ;;
     esac
   done

@@ -1,5 +1,7 @@
 """`python -m gateway` serves the public API over HTTPS."""
 
+from typing import Final
+
 import uvloop
 
 from core.client import CoreClient
@@ -7,6 +9,8 @@ from core.observe import set_up_logs
 from core.serving import serve
 from gateway.app import make_app
 from gateway.settings import Settings
+
+KEEP_ALIVE_SECONDS: Final = 20.0
 
 
 async def main() -> None:
@@ -16,6 +20,7 @@ async def main() -> None:
             make_app(core, allow_public_post_model=settings.allow_public_post_model != ""),
             host=settings.gateway_host,
             port=settings.gateway_port,
+            keep_alive_seconds=KEEP_ALIVE_SECONDS,
             tls=(str(settings.tls_cert_file), str(settings.tls_key_file)),
         )
 

@@ -6,6 +6,7 @@ from core.client import CoreClient
 from core.contract.errors import Forbidden, TaskNotFound
 from core.contract.model import ModelSpec
 from core.contract.task import UID
+from core.openapi import PUBLIC, add_docs
 from core.serving import App, json_response
 from gateway.relay import SMALL_BYTES, relay
 
@@ -15,6 +16,7 @@ PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
 
 def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     app = App("gateway")
+    add_docs(app, "InferenceServer", PUBLIC)
 
     @app.get("/")
     async def hello() -> Response:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from core.client import CoreClient, patiently
-from core.contract.errors import InvalidZip
+from core.contract.errors import InputGone, InvalidZip, OutputGone, TooLarge
 from core.contract.http import Claim
 from core.contract.task import Failure, Reason
 from gpu_agent import archive
@@ -62,8 +62,8 @@ class Job:
             failure = failed.failure
             log.warning("attempt.failed", reason=failure.reason, exit_code=failure.exit_code)
             await patiently(self.core.fail)(task.uid, task.attempt, failure)
-        except EngineError as error:
-            await self._fail_for_engine(error)
+        except (EngineError, OSError) as error:
+            await self._fail_for_host(error)
 
     async def _fill(self, volumes: AttemptVolumes) -> None:
         """The input and the model's zip, at once."""
@@ -73,8 +73,8 @@ class Job:
                 group.create_task(self.volumes.keep_model(self.claim.model, self.core, self._labels), name="model")
         except ExceptionGroup as errors:
             error = errors.exceptions[0]
-            if isinstance(error, InvalidZip):
-                raise _failed(Reason.INPUT_INVALID, str(error)) from error
+            if isinstance(error, InvalidZip | InputGone | OutputGone):
+                raise _failed(Reason.INPUT_INVALID, f"The input can't be used: {error}") from error
             raise error from None
 
     async def _run_container(self, volumes: AttemptVolumes) -> None:
@@ -117,13 +117,14 @@ class Job:
 
         try:
             await patiently(deliver)()
-        except archive.OutputTooLarge as error:
+        except (archive.OutputTooLarge, TooLarge) as error:
             raise _failed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         except archive.OutputRefused as error:
             raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
         log.info("output.delivered")
 
-    async def _fail_for_engine(self, error: EngineError) -> None:
+    async def _fail_for_host(self, error: EngineError | OSError) -> None:
+        """The engine's or the disk's fault: core lets another attempt have the task."""
         match error:
             case ImageUnavailable():
                 reason = Reason.IMAGE_UNAVAILABLE

@@ -12,7 +12,6 @@ from core.contract.errors import InvalidRequest
 
 FIELD: Final = "zip_file"
 RAW_TYPES: Final = (b"application/zip", b"application/x-zip-compressed", b"application/octet-stream")
-MAX_HEADER_BYTES: Final = 16 * 1024
 
 
 async def posted_zip(request: Request) -> AsyncIterator[bytes] | None:
@@ -39,7 +38,7 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
 
 
 class _Form:
-    """Feeds the parser piece by piece and keeps only what belongs to the file."""
+    """Feeds the parser piece by piece and keeps only what belongs to the file. The parser bounds the parts' headers."""
 
     def __init__(self, boundary: bytes) -> None:
         self._parser = MultipartParser(
@@ -58,7 +57,6 @@ class _Form:
         self._name = b""
         self._value = b""
         self._disposition = b""
-        self._header_bytes = 0
         self._is_in_file = False
         self._file_found = False
         self._is_whole = False
@@ -95,20 +93,12 @@ class _Form:
 
     def _begin_part(self) -> None:
         self._disposition = b""
-        self._header_bytes = 0
 
     def _add_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
-        self._count_header(end - start)
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
-        self._count_header(end - start)
-
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_HEADER_BYTES:
-            raise InvalidRequest("The headers of a part of the multipart body are too long")
 
     def _end_header(self) -> None:
         if self._name.lower() == b"content-disposition":

@@ -39,18 +39,18 @@ class Loose:
 
 
 class Upload:
-    """A blob while it is written. `blob` is set once it is whole."""
+    """A blob while it is written, until its owner names it: `close`, `offer`, then `keep` or `withdraw`."""
 
     def __init__(self, connection: Connection, owner: str, max_bytes: int) -> None:
         self.id = secrets.token_hex(16)
         self.owner = owner
         self.size = 0
-        self.is_kept = False
+        self.is_offered = False
         self._redis = connection
         self._max_bytes = max_bytes
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
-        self._chunks = 0
+        self.chunks = 0
         self._renewed = time.monotonic()
 
     async def write(self, piece: bytes) -> None:
@@ -58,7 +58,7 @@ class Upload:
         self.size += len(piece)
         if self.size > self._max_bytes:
             raise TooLarge.over(self._max_bytes)
-        if self._chunks and time.monotonic() - self._renewed > RENEW_SECONDS:
+        if self.chunks and time.monotonic() - self._renewed > RENEW_SECONDS:
             await self._renew()
         rest = memoryview(piece)
         while self._held + len(rest) >= CHUNK_BYTES:
@@ -71,29 +71,38 @@ class Upload:
             self._held += len(rest)
 
     async def close(self) -> Blob:
-        """Writes what is left. The blob stays loose until its owner names it and `keep` is called."""
-        if self._pieces or not self._chunks:
+        """Writes what is left. The blob stays loose until `keep`."""
+        if self._pieces or not self.chunks:
             await self._write_chunk()
         await self._renew()
-        await self._redis.call("HSET", keys.blob(self.id), "chunks", self._chunks, "size", self.size)
+        await self._redis.call("HSET", keys.blob(self.id), "chunks", self.chunks, "size", self.size)
         return Blob(id=self.id, size=self.size)
+
+    def offer(self) -> None:
+        """Call before the step that lets the owner name the blob. If that step's answer is lost, only the sweep, which
+        asks the owner, can tell whether the blob is to stay.
+        """
+        self.is_offered = True
+
+    def withdraw(self) -> None:
+        """The owner doesn't name the blob, for sure."""
+        self.is_offered = False
 
     async def keep(self) -> None:
         """The owner names the blob: it is no longer loose."""
-        self.is_kept = True
         await self._redis.call("ZREM", keys.LOOSE, self.id)
 
     async def _write_chunk(self) -> None:
-        if self._chunks % RESERVED_CHUNKS == 0:
+        if self.chunks % RESERVED_CHUNKS == 0:
             await self._reserve()
-        await self._redis.call("SET", keys.chunk(self.id, self._chunks), b"".join(self._pieces))
-        self._chunks += 1
+        await self._redis.call("SET", keys.chunk(self.id, self.chunks), b"".join(self._pieces))
+        self.chunks += 1
         self._pieces, self._held = [], 0
 
     async def _reserve(self) -> None:
-        if self._chunks == 0:
+        if self.chunks == 0:
             await self._redis.call("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, self.id)
-        bound = self._chunks + RESERVED_CHUNKS
+        bound = self.chunks + RESERVED_CHUNKS
         await self._redis.call("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound)
 
     async def _renew(self) -> None:
@@ -111,15 +120,15 @@ class Blobs:
 
     @asynccontextmanager
     async def upload(self, owner: str, *, max_bytes: int) -> AsyncIterator[Upload]:
-        """Leaves nothing behind unless `keep` was called."""
+        """Leaves nothing behind unless the blob was offered."""
         upload = Upload(self._redis, owner, max_bytes)
         try:
             yield upload
         finally:
-            if not upload.is_kept:
+            if not upload.is_offered:
                 # What can't be removed now is loose, and the reaper's.
                 with suppress(Unavailable):
-                    await asyncio.shield(self.remove(upload.id))
+                    await asyncio.shield(self.remove(upload.id, chunks=upload.chunks))
 
     async def read(self, blob: Blob, start: int, stop: int) -> AsyncIterator[bytes]:
         """Bytes start to stop. Raises OutputGone when a chunk is no more; the next chunk is fetched ahead."""
@@ -155,11 +164,11 @@ class Blobs:
         """The blob has its owner still."""
         await self._redis.call("ZREM", keys.LOOSE, blob_id)
 
-    async def remove(self, blob_id: str) -> None:
-        """The blob and its entry; what it was, as far as it got."""
-        chunks = range(int(await self._redis.call("HGET", keys.blob(blob_id), "chunks") or 0))
-        for first in chunks[::REMOVED_AT_ONCE]:
-            numbers = chunks[first : first + REMOVED_AT_ONCE]
+    async def remove(self, blob_id: str, *, chunks: int = 0) -> None:
+        """The blob, as far as it got, and its entry. `chunks`: how many there are at least, for who knows it."""
+        bound = max(chunks, int(await self._redis.call("HGET", keys.blob(blob_id), "chunks") or 0))
+        for first in range(0, bound, REMOVED_AT_ONCE):
+            numbers = range(first, min(first + REMOVED_AT_ONCE, bound))
             await self._redis.call_all(("UNLINK", keys.chunk(blob_id, number)) for number in numbers)
         await self._redis.call("UNLINK", keys.blob(blob_id))
         await self._redis.call("ZREM", keys.LOOSE, blob_id)

@@ -77,15 +77,16 @@ class Tasks:
         self._remove = script(connection, "remove")
 
     async def create(self, new: NewTask) -> None:
-        """Commits the task. The indexes come first: a crash leaves an entry without a task, never the reverse."""
+        """Commits the task; sent twice it commits once. The indexes come first: a crash leaves an entry without a task,
+        never the reverse.
+        """
         now = time.time()
         await self._redis.call("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid)
         await self._redis.call("ZADD", keys.TASKS, now, new.uid)
         fields: list[str | bytes | int] = ["uid", new.uid, "model", new.model_human_readable_id]
         fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
         fields += ["needs", "gpu"] if new.use_gpu else []
-        if not await self._create(keys=[keys.task(new.uid)], args=fields):
-            raise RuntimeError("this uid is taken")
+        await self._create(keys=[keys.task(new.uid)], args=fields)
 
     async def get(self, uid: str) -> Task | None:
         fields = await self._redis.call("HGETALL", keys.task(uid))

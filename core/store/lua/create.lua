@@ -1,6 +1,6 @@
--- A new task, pending and not yet rung. ARGV: field, value, …   → 1, or 0 when the uid is taken
-if redis.call('EXISTS', task) == 1 then
-  return 0
+-- A new task, pending and not yet rung. ARGV: field, value, …
+-- The uid is random: when it is there already, this very call was sent before and only its answer was lost.
+if redis.call('EXISTS', task) == 0 then
+  redis.call('HSET', task, 'state', 'pending', 'attempt', 0, 'failures', 0, 'created', now(), unpack(ARGV))
 end
-redis.call('HSET', task, 'state', 'pending', 'attempt', 0, 'failures', 0, 'created', now(), unpack(ARGV))
 return 1

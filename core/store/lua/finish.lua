@@ -1,6 +1,9 @@
 -- running → finished. ARGV: attempt or '', output or ''   → 'done' | 'repeated' | 'stale'
 local attempt, output = unpack(ARGV)
 local state, current, earlier = get('state', 'attempt', 'output')
+if state == 'finished' and output ~= '' and earlier == output then
+  return 'done'  -- this very call was sent before and only its answer was lost
+end
 if state == 'finished' and (attempt == '' or attempt == current) then
   -- A consumer of version 1 may set the status first and post the output after.
   if attempt == '' and output ~= '' and not earlier then

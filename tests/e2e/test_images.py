@@ -1,0 +1,78 @@
+"""Where an image comes from: a registry that is really there, or really not."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.image import docker
+from demo.stack import Stack
+from tests.e2e import registry
+from tests.e2e.api import Api
+from tests.e2e.conftest import INPUT
+from tests.images import Images
+from tests.zips import files_of
+
+
+class Repository:
+    """One image name in a registry, and what is pushed there."""
+
+    def __init__(self, stack: Stack, images: Images, host: str) -> None:
+        self.tag = f"{host}/team/model:1"
+        self._docker_host = stack.docker_host
+        self._images = images
+
+    def push(self, script: str) -> None:
+        """A new image under the same tag; afterwards the engine has it no more."""
+        docker(self._docker_host, "tag", self._images.running(script), self.tag)
+        docker(self._docker_host, "push", "--quiet", self.tag)
+        self.forget()
+
+    def forget(self) -> None:
+        docker(self._docker_host, "image", "rm", "--force", self.tag)
+
+    def is_here(self) -> bool:
+        return bool(docker(self._docker_host, "images", "--quiet", self.tag).strip())
+
+
+@pytest.fixture
+def repository(stack: Stack, images: Images, tmp_path: Path) -> Iterator[Repository]:
+    with registry.running(tmp_path) as host:
+        repository = Repository(stack, images, host)
+        yield repository
+        if repository.is_here():
+            repository.forget()
+
+
+def _register(core: Api, tag: str, **parameters: str) -> str:
+    name = f"pulled-{secrets.token_hex(4)}"
+    parameters = {"human_readable_id": name, "container_tag": tag, "use_gpu": "false", **parameters}
+    assert core.call("POST", "/api/models/", params=parameters).status_code == 200
+    return name
+
+
+def test_an_image_that_is_missing_is_pulled(api: Api, core: Api, repository: Repository) -> None:
+    """The first task pulls it; it stays for the next ones, even when the registry has a newer one."""
+    repository.push("echo first > /output/version")
+    model = _register(core, repository.tag)
+    assert files_of(api.output(model, INPUT)) == {"version": b"first\n"}
+    assert repository.is_here()
+
+
+def test_a_model_may_ask_for_the_newest_image(api: Api, core: Api, repository: Repository) -> None:
+    """`pull=always` asks the registry before each run."""
+    repository.push("echo first > /output/version")
+    model = _register(core, repository.tag, pull="always")
+    assert files_of(api.output(model, INPUT)) == {"version": b"first\n"}
+    repository.push("echo second > /output/version")
+    assert files_of(api.output(model, INPUT)) == {"version": b"second\n"}
+
+
+def test_an_image_that_nobody_has_is_said_so(api: Api, core: Api) -> None:
+    """After its tries the task fails with the reason and the image's name; no registry answers on that port."""
+    model = _register(core, "127.0.0.1:9/team/none:1", max_attempts="2")
+    failure = api.failure(model, INPUT)
+    assert failure["reason"] == "image_unavailable"
+    assert "127.0.0.1:9/team/none:1" in failure["message"]
+    assert failure["exit_code"] is None

@@ -1,0 +1,46 @@
+"""A Redis and a RabbitMQ of the session's, a fresh database and queues of its own for each test."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import aiormq
+import pytest
+
+from core.amqp import Broker, BrokerSettings
+from core.contract.zips import ZipLimits
+from core.dispatch import Dispatch
+from core.store import Store, open_store
+from demo.stack import Stack
+
+LEASE_SECONDS = 5.0
+LIMITS = ZipLimits(max_total_bytes=2**30, max_ratio=200, max_entries=1000, verify_bytes=2**26)
+
+
+@pytest.fixture
+async def store(servers: Stack) -> AsyncIterator[Store]:
+    """An empty database."""
+    async with open_store(servers.redis_url) as store:
+        await store.connection.call("FLUSHDB")
+        yield store
+
+
+@pytest.fixture
+async def broker(servers: Stack) -> AsyncIterator[Broker]:
+    """Connected, with queues that no other test has."""
+    name = secrets.token_hex(4)
+    settings = BrokerSettings(
+        rabbitmq_url=servers.rabbitmq_url, unfinished_job_queue=f"{name}.unfinished", finished_job_queue=f"{name}.done"
+    )
+    async with Broker.open(settings) as broker:
+        await broker.wait_connected()
+        yield broker
+    connection = await aiormq.connect(servers.rabbitmq_url)
+    channel = await connection.channel()
+    for queue in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
+        await channel.queue_delete(queue)
+    await connection.close()
+
+
+@pytest.fixture
+def dispatch(store: Store, broker: Broker) -> Dispatch:
+    return Dispatch(store, broker, lease_seconds=LEASE_SECONDS, max_upload_bytes=2**26, zip_limits=LIMITS)

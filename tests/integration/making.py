@@ -1,0 +1,58 @@
+"""Tasks in the states that a test needs, made through the store as the product makes them."""
+
+import secrets
+
+from core.contract.model import ModelSpec
+from core.contract.task import Blob, Failure, Reason, State, Task
+from core.store import Store
+from core.store.tasks import Claimed, NewTask
+
+MODEL = ModelSpec(human_readable_id="copy", container_tag="copy:1", use_gpu=False)
+GPU_MODEL = ModelSpec(human_readable_id="segment", container_tag="segment:1", use_gpu=True)
+FAULT_OF_MODEL = Failure(reason=Reason.EXIT_NONZERO, message="exit 3", exit_code=3)
+FAULT_OF_ENGINE = Failure(reason=Reason.ENGINE_ERROR, message="the engine was restarted")
+
+
+async def stored_blob(store: Store, owner: str, content: bytes = b"PK") -> Blob:
+    """A blob that its owner is about to name."""
+    async with store.blobs.upload(owner, max_bytes=2**26) as upload:
+        await upload.write(content)
+        blob = await upload.close()
+        upload.offer()
+        await upload.keep()
+    return blob
+
+
+async def pending(store: Store, *, use_gpu: bool = False, max_attempts: int = 3) -> str:
+    """The uid of a new task with an input."""
+    uid = secrets.token_urlsafe(32)
+    blob = await stored_blob(store, uid)
+    await store.tasks.create(NewTask(uid, "copy", blob, use_gpu=use_gpu, max_attempts=max_attempts))
+    return uid
+
+
+async def claimed(store: Store, uid: str, *, lease_seconds: float = 30, claim_id: str = "first") -> Task:
+    outcome, task = await store.tasks.claim(
+        uid, claim_id=claim_id, agent="agent", lease_seconds=lease_seconds, has_gpu=False, redelivered=False
+    )
+    assert outcome is Claimed.CLAIMED
+    assert task is not None
+    return task
+
+
+async def in_state(store: Store, state: State) -> str:
+    """The uid of a task in that state, held by attempt 1 or ended by it."""
+    uid = await pending(store)
+    if state is not State.PENDING:
+        await claimed(store, uid)
+    if state is State.FINISHED:
+        await store.tasks.finish(uid, 1, await stored_blob(store, uid))
+    if state is State.FAILED:
+        await store.tasks.fail(uid, 1, FAULT_OF_MODEL)
+    return uid
+
+
+async def state_of(store: Store, uid: str) -> State:
+    task = await store.tasks.get(uid)
+    assert task is not None
+    return task.state

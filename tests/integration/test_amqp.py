@@ -1,0 +1,115 @@
+"""The bell: confirmed messages, one at a time, over a connection that comes back."""
+
+import asyncio
+import secrets
+
+import aiormq
+import pytest
+
+from core.amqp import Broker
+from core.contract import queues
+from core.contract.errors import Unavailable
+from demo.stack import Stack
+
+
+async def _take(broker: Broker, queue: str) -> str:
+    async with broker.next_message([queue]) as message:
+        await message.ack()
+        return message.uid
+
+
+async def _ready(broker: Broker, queue: str) -> int:
+    return (await broker.depth(queue)).messages
+
+
+async def _until(broker: Broker, queue: str, messages: int) -> None:
+    async with asyncio.timeout(10):
+        while await _ready(broker, queue) != messages:
+            await asyncio.sleep(0.05)
+
+
+async def test_messages_are_as_version_1_reads_them(broker: Broker, servers: Stack) -> None:
+    """A plain, equal declaration is accepted; the body is the raw uid; the message outlives the broker."""
+    queue, uid = broker.settings.unfinished_job_queue, secrets.token_urlsafe(32)
+    await broker.publish(queue, uid)
+    connection = await aiormq.connect(servers.rabbitmq_url)
+    channel = await connection.channel()
+    await channel.queue_declare(queue, durable=True)
+    message = await channel.basic_get(queue)
+    properties = message.header.properties
+    assert message.body == uid.encode()
+    assert (properties.delivery_mode, properties.content_type, properties.message_id) == (2, "text/plain", uid)
+    await connection.close()
+
+
+async def test_a_busy_slot_holds_one_message(broker: Broker) -> None:
+    """Inside the context nothing else is delivered: the other messages wait for idle slots."""
+    queue = broker.settings.unfinished_job_queue
+    for number in range(3):
+        await broker.publish(queue, f"task-{number}")
+    async with broker.next_message([queue]) as message:
+        await message.ack()
+        await _until(broker, queue, 2)
+        assert await _take(broker, queue) == "task-1"
+
+
+async def test_an_unsettled_message_goes_back(broker: Broker) -> None:
+    """Whatever ended the context, the message rings elsewhere, and says that it did before."""
+    queue = broker.settings.unfinished_job_queue
+    await broker.publish(queue, "task")
+    with pytest.raises(RuntimeError):
+        async with broker.next_message([queue]):
+            raise RuntimeError
+    async with broker.next_message([queue]) as message:
+        assert message.redelivered
+        await message.ack()
+    await _until(broker, queue, 0)
+
+
+async def test_of_two_queues_one_message_is_taken(broker: Broker) -> None:
+    """An agent with a GPU listens on both; what came from the other one in the same moment goes back."""
+    main, gpu = broker.settings.unfinished_job_queue, broker.settings.gpu_job_queue
+    await broker.publish(main, "from-main")
+    await broker.publish(gpu, "from-gpu")
+    async with broker.next_message([main, gpu]) as message:
+        await message.ack()
+        first = message.uid
+    async with broker.next_message([main, gpu]) as message:
+        await message.ack()
+        assert {first, message.uid} == {"from-main", "from-gpu"}
+
+
+async def test_waiting_costs_nothing_to_stop(broker: Broker) -> None:
+    """A slot that waits can be cancelled, and takes no message with it."""
+    queue = broker.settings.unfinished_job_queue
+    waiting = asyncio.create_task(_take(broker, queue))
+    async with asyncio.timeout(10):
+        while (await broker.depth(queue)).consumers == 0:
+            await asyncio.sleep(0.02)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await broker.publish(queue, "task")
+    assert await _take(broker, queue) == "task"
+
+
+async def test_the_connection_comes_back(broker: Broker, servers: Stack) -> None:
+    """While the broker is away a call says so at once; a slot that waited across it gets the next message."""
+    queue = broker.settings.unfinished_job_queue
+    waiting = asyncio.create_task(_take(broker, queue))
+    await asyncio.to_thread(servers.stop, "rabbitmq")
+    async with asyncio.timeout(15):
+        while broker.is_connected:
+            await asyncio.sleep(0.05)
+    with pytest.raises(Unavailable):
+        await broker.publish(queue, "lost")
+    await asyncio.to_thread(servers.start, "rabbitmq")
+    async with asyncio.timeout(60):
+        await broker.wait_connected()
+        await broker.publish(queue, "after")
+        assert await waiting == "after"
+
+
+def test_the_gpu_queue_is_ours_alone() -> None:
+    """Version 1's consumers never listen there."""
+    assert queues.for_gpus(queues.UNFINISHED) not in (queues.UNFINISHED, queues.FINISHED)

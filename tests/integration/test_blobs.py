@@ -1,0 +1,81 @@
+"""Zips as chunks: whole or not there, readable in parts, and never left over."""
+
+import pytest
+
+from core.contract.errors import OutputGone, TooLarge, Unavailable
+from core.contract.task import Blob
+from core.store import Store, keys
+from core.store.blobs import CHUNK_BYTES
+from tests.integration.making import stored_blob
+
+
+async def _keys(store: Store) -> set[str]:
+    return {key.decode() for key in await store.connection.call("KEYS", "*")}
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 7])
+async def test_what_is_written_is_read(store: Store, size: int) -> None:
+    """Whatever the size, and wherever the pieces are cut."""
+    content = bytes(number % 251 for number in range(1000)) * (size // 1000 + 1)
+    content = content[:size]
+    async with store.blobs.upload("owner", max_bytes=2**26) as upload:
+        for start in range(0, size, 300_001):
+            await upload.write(content[start : start + 300_001])
+        blob = await upload.close()
+        upload.offer()
+        await upload.keep()
+    assert blob.size == size
+    assert b"".join([piece async for piece in store.blobs.read(blob, 0, size)]) == content
+    await store.blobs.remove(blob.id)
+    assert await _keys(store) == set()
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [(0, 1), (CHUNK_BYTES - 1, CHUNK_BYTES + 1), (5, 2 * CHUNK_BYTES + 5), (CHUNK_BYTES, CHUNK_BYTES)],
+)
+async def test_a_range_is_read_across_chunks(store: Store, start: int, stop: int) -> None:
+    """Exactly the bytes asked for, none of a chunk beside them."""
+    content = bytes(range(256)) * (3 * CHUNK_BYTES // 256)
+    blob = await stored_blob(store, "owner", content)
+    assert b"".join([piece async for piece in store.blobs.read(blob, start, stop)]) == content[start:stop]
+
+
+async def test_an_upload_that_is_not_kept_leaves_nothing(store: Store) -> None:
+    """A client that hangs up, a zip that is refused: its chunks go at once."""
+    with pytest.raises(ConnectionResetError):
+        async with store.blobs.upload("owner", max_bytes=2**26) as upload:
+            await upload.write(bytes(2 * CHUNK_BYTES))
+            assert keys.LOOSE in await _keys(store)
+            raise ConnectionResetError
+    assert await _keys(store) == set()
+
+
+async def test_too_large_is_said_as_soon_as_it_is_known(store: Store) -> None:
+    """With the piece that goes over the limit, not at the end."""
+    with pytest.raises(TooLarge):
+        async with store.blobs.upload("owner", max_bytes=10) as upload:
+            await upload.write(bytes(11))
+    assert await _keys(store) == set()
+
+
+async def test_an_upload_that_was_taken_for_dead_is_refused(store: Store) -> None:
+    """A core that stood still while another swept its chunks doesn't commit the rest of them."""
+    with pytest.raises(Unavailable):
+        async with store.blobs.upload("owner", max_bytes=2**26) as upload:
+            await upload.write(bytes(CHUNK_BYTES))
+            await store.blobs.remove(upload.id)
+            await upload.write(bytes(CHUNK_BYTES))
+            await upload.close()
+    assert await _keys(store) == set()
+
+
+async def test_a_blob_that_is_gone_is_said_to_be(store: Store) -> None:
+    """An answer never ends early as if it were whole."""
+    blob = await stored_blob(store, "owner", bytes(2 * CHUNK_BYTES))
+    assert await store.blobs.exists(blob)
+    await store.connection.call("DEL", keys.chunk(blob.id, 1))
+    assert not await store.blobs.exists(blob)
+    with pytest.raises(OutputGone):
+        _ = [piece async for piece in store.blobs.read(blob, 0, blob.size)]
+    assert not await store.blobs.exists(Blob(id="none", size=1))

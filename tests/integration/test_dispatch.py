@@ -1,0 +1,276 @@
+"""From submission to end, with what goes wrong between two steps put right by the sweep."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from core import reaper
+from core.amqp import Broker
+from core.contract.errors import (
+    InvalidZip,
+    ModelExists,
+    ModelNotFound,
+    OutputGone,
+    TaskNotFound,
+    TransitionRefused,
+    Unavailable,
+)
+from core.contract.http import ClaimRequest
+from core.contract.model import Limits, ModelSpec
+from core.contract.task import State
+from core.dispatch import Dispatch
+from core.store import Store, keys
+from core.store.tasks import Ended
+from tests.integration.making import FAULT_OF_ENGINE, FAULT_OF_MODEL, GPU_MODEL, MODEL, stored_blob
+from tests.zips import zip_of
+
+ZIP = zip_of({"scan.txt": b"content"})
+
+
+async def _pieces(content: bytes = ZIP) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 100):
+        yield content[start : start + 100]
+
+
+async def _submit(dispatch: Dispatch, model: ModelSpec = MODEL) -> str:
+    if not await dispatch.store.models.get(model.human_readable_id):
+        await dispatch.add_model(model, Limits(), None)
+    return await dispatch.submit(model.human_readable_id, _pieces())
+
+
+async def _claim(dispatch: Dispatch, uid: str, *, has_gpu: bool = False) -> int:
+    claim = await dispatch.claim(uid, ClaimRequest(agent="agent", claim_id=str(time.monotonic()), has_gpu=has_gpu))
+    return claim.task.attempt
+
+
+async def _rung(broker: Broker, queue: str | None = None) -> list[str]:
+    """All that waits in the queue."""
+    name = queue or broker.settings.unfinished_job_queue
+    found = []
+    for _ in range((await broker.depth(name)).messages):
+        async with broker.next_message([name]) as message:
+            found.append(message.uid)
+            await message.ack()
+    return found
+
+
+async def _make_due(store: Store) -> None:
+    """As if the time had come to look at everything."""
+    for index in (keys.DUE, keys.LOOSE):
+        for member in await store.connection.call("ZRANGE", index, 0, -1):
+            await store.connection.call("ZADD", index, 1, member)
+
+
+async def _keys(store: Store) -> set[str]:
+    every = {key.decode() for key in await store.connection.call("KEYS", "*")}
+    return every - {keys.MODELS, keys.MODEL_ID, keys.REAPER}
+
+
+async def test_a_task_from_end_to_end(dispatch: Dispatch) -> None:
+    """Submitted, rung, claimed with the same bytes, finished, announced; its input is gone, its output is there."""
+    uid = await _submit(dispatch)
+    assert await _rung(dispatch.broker) == [uid]
+    attempt = await _claim(dispatch, uid)
+    blob = await dispatch.input(uid)
+    assert b"".join([piece async for piece in dispatch.store.blobs.read(blob, 0, blob.size)]) == ZIP
+    task = await dispatch.finish(uid, attempt, _pieces())
+    assert task.state is State.FINISHED
+    assert task.input is None
+    assert (await dispatch.output(uid)).size == len(ZIP)
+    assert await _rung(dispatch.broker, dispatch.broker.settings.finished_job_queue) == [uid]
+    await dispatch.delete(uid)
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_a_refused_submission_leaves_nothing(dispatch: Dispatch) -> None:
+    """No key, no message."""
+    await dispatch.add_model(MODEL, Limits(), None)
+    with pytest.raises(InvalidZip):
+        await dispatch.submit(MODEL.human_readable_id, _pieces(b"no zip"))
+    with pytest.raises(ModelNotFound):
+        await dispatch.submit("unknown", _pieces())
+    assert await _keys(dispatch.store) == set()
+    assert await _rung(dispatch.broker) == []
+
+
+async def test_without_a_broker_a_task_is_taken_and_rung_later(dispatch: Dispatch) -> None:
+    """The answer doesn't wait for RabbitMQ; the sweep rings."""
+    without = Broker(dispatch.broker.settings)  # never connected
+    uid = await _submit(replace(dispatch, broker=without))
+    assert (await dispatch.task(uid)).state is State.PENDING
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _rung(dispatch.broker) == [uid]
+
+
+async def test_a_lost_message_is_rung_again(dispatch: Dispatch) -> None:
+    """A wiped broker loses no task; a message that is still there isn't doubled."""
+    uid = await _submit(dispatch)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _rung(dispatch.broker) == [uid]
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _rung(dispatch.broker) == [uid]
+
+
+async def test_an_expired_lease_puts_the_task_back(dispatch: Dispatch) -> None:
+    """Its agent is taken for dead; the task rings for another one, and the dead one's writes are refused."""
+    uid = await _submit(dispatch)
+    await _rung(dispatch.broker)
+    attempt = await _claim(replace(dispatch, lease_seconds=0.001), uid)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert (await dispatch.task(uid)).state is State.PENDING
+    assert await _rung(dispatch.broker) == [uid]
+    with pytest.raises(TransitionRefused):
+        await dispatch.renew(uid, attempt)
+    with pytest.raises(TransitionRefused):
+        await dispatch.finish(uid, attempt, _pieces())
+    assert await _claim(dispatch, uid) == attempt + 1
+    assert (await dispatch.input(uid)).size == len(ZIP)
+
+
+async def test_a_live_lease_is_left_alone(dispatch: Dispatch) -> None:
+    """A sweep in the middle of a task changes nothing."""
+    uid = await _submit(dispatch)
+    await _claim(dispatch, uid)
+    before = await dispatch.task(uid)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await dispatch.task(uid) == before
+
+
+async def test_zips_without_an_owner_are_swept_and_owned_ones_stay(dispatch: Dispatch) -> None:
+    """What a dead core left behind goes; what merely looks loose, because it died one step later, stays."""
+    orphan = await stored_blob(dispatch.store, "nobody")
+    uid = await _submit(dispatch)
+    owned = await dispatch.input(uid)
+    await dispatch.add_model(
+        ModelSpec(human_readable_id="zip", container_tag="x", model_available=True), Limits(), _pieces()
+    )
+    model = await dispatch.model("zip")
+    assert model.zip is not None
+    await dispatch.store.blobs.loosen([orphan, owned, model.zip])
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert not await dispatch.store.blobs.exists(orphan)
+    assert await dispatch.store.blobs.exists(owned)
+    assert await dispatch.store.blobs.exists(model.zip)
+    assert await dispatch.store.connection.call("ZCARD", keys.LOOSE) == 0
+
+
+async def test_a_models_fault_is_final_and_an_engines_is_not(dispatch: Dispatch) -> None:
+    """The first ends the task and its input; the second rings again."""
+    uid = await _submit(dispatch)
+    await _rung(dispatch.broker)
+    assert (await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_ENGINE)).state is State.PENDING
+    assert await _rung(dispatch.broker) == [uid]
+    task = await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_MODEL)
+    assert task.state is State.FAILED
+    assert task.failure == FAULT_OF_MODEL
+    assert {key.split(":")[0] for key in await _keys(dispatch.store)} == {"task", "tasks"}
+
+
+async def test_a_gpu_task_waits_for_a_gpu(dispatch: Dispatch) -> None:
+    """Agents without one drop its message and neither take nor fail it; it rings once where agents with one listen."""
+    uid = await _submit(dispatch, GPU_MODEL)
+    for _ in range(2):
+        with pytest.raises(TransitionRefused):
+            await _claim(dispatch, uid)
+    assert await _rung(dispatch.broker, dispatch.broker.settings.gpu_job_queue) == [uid]
+    assert (await dispatch.task(uid)).waits_for == "gpu"
+    assert await _claim(dispatch, uid, has_gpu=True) == 1
+
+
+async def test_a_consumer_of_version_1_delivers(dispatch: Dispatch) -> None:
+    """It sets the status, posts the output and sets the status again, in either order."""
+    for output_first in (True, False):
+        uid = await _submit(dispatch)
+        await dispatch.set_status(uid, State.RUNNING)
+        if output_first:
+            await dispatch.finish(uid, None, _pieces())
+            await dispatch.set_status(uid, State.FINISHED)
+        else:
+            await dispatch.set_status(uid, State.FINISHED)
+            with pytest.raises(OutputGone):
+                await dispatch.output(uid)
+            await dispatch.finish(uid, None, _pieces())
+        assert (await dispatch.output(uid)).size == len(ZIP)
+
+
+async def test_it_may_not_touch_what_an_agent_holds(dispatch: Dispatch) -> None:
+    """A call without an attempt is refused while a lease lives, and leaves no second output."""
+    uid = await _submit(dispatch)
+    await _claim(dispatch, uid)
+    for state in (State.PENDING, State.FINISHED, State.FAILED):
+        with pytest.raises(TransitionRefused):
+            await dispatch.set_status(uid, state)
+    with pytest.raises(TransitionRefused):
+        await dispatch.finish(uid, None, _pieces())
+    assert (await dispatch.input(uid)).size == len(ZIP)
+    assert await dispatch.store.connection.call("ZCARD", keys.LOOSE) == 0
+
+
+async def test_a_deleted_task_is_gone_for_its_agent_as_well(dispatch: Dispatch) -> None:
+    """The next renewal says so; a late output is refused and not kept."""
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    await dispatch.delete(uid)
+    with pytest.raises(TransitionRefused):
+        await dispatch.renew(uid, attempt)
+    with pytest.raises(TaskNotFound):
+        await dispatch.finish(uid, attempt, _pieces())
+    with pytest.raises(TaskNotFound):
+        await dispatch.delete(uid)
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_a_model_is_registered_once(dispatch: Dispatch) -> None:
+    """The second one is refused, and its zip isn't kept."""
+    spec = ModelSpec(human_readable_id="zip", container_tag="x", model_available=True)
+    await dispatch.add_model(spec, Limits(), _pieces())
+    before = await _keys(dispatch.store)
+    with pytest.raises(ModelExists):
+        await dispatch.add_model(spec, Limits(), _pieces())
+    assert await _keys(dispatch.store) == before
+
+
+@pytest.mark.parametrize("step", ["create", "finish"])
+async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """When Redis did the step and the answer was cut off, the task has its zip: who can't know removes nothing."""
+    tasks = dispatch.store.tasks
+    real = getattr(tasks, step)
+
+    async def cut_off(*args: object) -> None:
+        await real(*args)
+        raise Unavailable
+
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    monkeypatch.setattr(tasks, step, cut_off)
+    with pytest.raises(Unavailable):
+        await (_submit(dispatch) if step == "create" else dispatch.finish(uid, attempt, _pieces()))
+    monkeypatch.undo()
+    for task in await tasks.page(offset=0, limit=10):
+        blob = task.output if task.state is State.FINISHED else task.input
+        assert blob is not None
+        assert await dispatch.store.blobs.exists(blob)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    for task in await tasks.page(offset=0, limit=10):
+        await dispatch.delete(task.uid)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_a_step_that_is_sent_again_is_done_once(dispatch: Dispatch) -> None:
+    """The client library repeats a command whose answer didn't come: the second one changes nothing."""
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    output = await stored_blob(dispatch.store, uid)
+    assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
+    assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE

@@ -1,0 +1,146 @@
+"""The scripts mirror the table of transitions, and let nobody write who doesn't hold the task."""
+
+import itertools
+
+import pytest
+
+from core.contract.task import TRANSITIONS, State, Task
+from core.store import Store
+from core.store.tasks import Claimed, Ended, Failed
+from tests.integration.making import FAULT_OF_ENGINE, FAULT_OF_MODEL, claimed, in_state, pending, state_of, stored_blob
+
+
+async def _go(store: Store, uid: str, target: State) -> None:
+    """Tries to take the task there, as its holder or, where nobody holds it, as a consumer of version 1."""
+    attempt = 1 if await state_of(store, uid) is not State.PENDING else None
+    match target:
+        case State.PENDING:
+            await store.tasks.release(uid, attempt)
+        case State.RUNNING:
+            await store.tasks.claim(
+                uid, claim_id="other", agent="agent", lease_seconds=9, has_gpu=False, redelivered=False
+            )
+        case State.FINISHED:
+            await store.tasks.finish(uid, attempt, None)
+        case State.FAILED:
+            await store.tasks.fail(uid, attempt, FAULT_OF_MODEL)
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.permutations(State, 2)))
+async def test_scripts_and_table_agree(store: Store, source: State, target: State) -> None:
+    """A task goes from one state to another exactly where the table says so."""
+    uid = await in_state(store, source)
+    await _go(store, uid, target)
+    allowed = target in TRANSITIONS[source]
+    assert await state_of(store, uid) is (target if allowed else source)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state.is_terminal])
+async def test_an_end_is_an_end(store: Store, state: State) -> None:
+    """No claim, lease or failure moves a task that has ended, and it keeps its times."""
+    uid = await in_state(store, state)
+    before = await store.tasks.get(uid)
+    assert not await store.tasks.renew(uid, 1, lease_seconds=9)
+    assert not await store.tasks.release(uid, 1)
+    assert not await store.tasks.start_without_lease(uid)
+    assert await store.tasks.get(uid) == before
+
+
+async def test_a_stale_attempt_writes_nothing(store: Store) -> None:
+    """An agent that was cut off can't renew, finish, fail or release what its successor holds."""
+    uid = await pending(store)
+    await claimed(store, uid, lease_seconds=0.001)
+    await store.tasks.fail(uid, 1, FAULT_OF_ENGINE)
+    second = await claimed(store, uid, claim_id="second")
+    assert second.attempt == 2
+    assert not await store.tasks.renew(uid, 1, lease_seconds=9)
+    assert not await store.tasks.release(uid, 1)
+    assert await store.tasks.finish(uid, 1, await stored_blob(store, uid)) is Ended.STALE
+    assert await store.tasks.fail(uid, 1, FAULT_OF_MODEL) is Failed.STALE
+    assert await store.tasks.finish(uid, None, None) is Ended.STALE
+    assert await store.tasks.get(uid) == second
+
+
+async def test_a_claim_sent_twice_claims_once(store: Store) -> None:
+    """When the answer to a claim is lost, the agent asks again and gets the same attempt; another agent gets none."""
+    uid = await pending(store)
+    first = await claimed(store, uid)
+    assert (await claimed(store, uid)).attempt == first.attempt
+    outcome, task = await store.tasks.claim(
+        uid, claim_id="other", agent="b", lease_seconds=9, has_gpu=False, redelivered=True
+    )
+    assert (outcome, task) == (Claimed.TAKEN, None)
+
+
+async def test_a_finish_sent_twice_finishes_once(store: Store) -> None:
+    """The second output is the caller's to drop: the first one stands."""
+    uid = await in_state(store, State.FINISHED)
+    first = await store.tasks.get(uid)
+    assert await store.tasks.finish(uid, 1, await stored_blob(store, uid, b"again")) is Ended.REPEATED
+    assert await store.tasks.get(uid) == first
+
+
+async def test_the_infrastructures_faults_are_tried_again_within_bounds(store: Store) -> None:
+    """The last allowed attempt's failure is final, whatever its reason."""
+    uid = await pending(store, max_attempts=2)
+    await claimed(store, uid, claim_id="a")
+    assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE) is Failed.PENDING
+    await claimed(store, uid, claim_id="b")
+    assert await store.tasks.fail(uid, 2, FAULT_OF_ENGINE) is Failed.FAILED
+
+
+async def test_handing_back_counts_as_nobodys_failure(store: Store) -> None:
+    """An agent that is restarted for an update costs a task none of its tries."""
+    uid = await pending(store, max_attempts=1)
+    for attempt in range(1, 4):
+        await claimed(store, uid, claim_id=str(attempt))
+        assert await store.tasks.release(uid, attempt)
+    assert await state_of(store, uid) is State.PENDING
+
+
+async def test_only_a_lease_that_is_over_expires(store: Store) -> None:
+    """The server's clock decides, not the reaper's: a live lease survives a sweep that believes otherwise."""
+    uid = await pending(store)
+    await claimed(store, uid, lease_seconds=30)
+    assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE, if_expired=True) is Failed.STALE
+    await store.tasks.renew(uid, 1, lease_seconds=-1)
+    assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE, if_expired=True) is Failed.PENDING
+
+
+async def _claim_after(store: Store, uid: str, *, redelivered: bool) -> tuple[Claimed, Task | None]:
+    return await store.tasks.claim(
+        uid, claim_id="after", agent="b", lease_seconds=9, has_gpu=False, redelivered=redelivered
+    )
+
+
+async def test_a_consumer_of_version_1_holds_no_lease(store: Store) -> None:
+    """It sets the status itself; when it dies, the redelivered message lets another one take the task."""
+    uid = await pending(store)
+    assert await store.tasks.start_without_lease(uid)
+    outcome, _ = await _claim_after(store, uid, redelivered=False)
+    assert outcome is Claimed.TAKEN
+    outcome, task = await _claim_after(store, uid, redelivered=True)
+    assert outcome is Claimed.CLAIMED
+    assert task is not None
+    assert task.attempt == 2
+
+
+async def test_without_a_gpu_no_claim_of_a_gpu_task(store: Store) -> None:
+    """The first agent without a GPU that meets it says so, the next ones needn't; one with a GPU takes it."""
+    uid = await pending(store, use_gpu=True)
+    said = []
+    for number in range(2):
+        outcome, _ = await store.tasks.claim(
+            uid, claim_id=str(number), agent="cpu", lease_seconds=9, has_gpu=False, redelivered=False
+        )
+        said.append(outcome)
+    assert said == [Claimed.UNSUITABLE, Claimed.WAITING]
+    waiting = await store.tasks.get(uid)
+    assert waiting is not None
+    assert waiting.waits_for == "gpu"
+    outcome, task = await store.tasks.claim(
+        uid, claim_id="gpu", agent="gpu", lease_seconds=9, has_gpu=True, redelivered=False
+    )
+    assert outcome is Claimed.CLAIMED
+    assert task is not None
+    assert task.waits_for is None
