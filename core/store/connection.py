@@ -1,5 +1,6 @@
 """The connection to Redis, its deadlines, and its errors in our words."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -55,9 +56,17 @@ def connect(url: str) -> Connection:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """redis-py's exceptions as ours."""
+    """redis-py's exceptions as ours, and no cancellation lost.
+
+    It sends through `asyncio.wait_for`, which before Python 3.12 drops a cancellation that comes just when the bytes are
+    sent: a request whose client hung up would go on.
+    """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task else 0
     try:
         yield
+        if task and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
     except exceptions.OutOfMemoryError as error:
         raise StoreFull from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
