@@ -58,8 +58,8 @@ def connect(url: str) -> Connection:
 def translated() -> Iterator[None]:
     """redis-py's exceptions as ours, and no cancellation lost.
 
-    It sends through `asyncio.wait_for`, which before Python 3.12 drops a cancellation that comes just when the bytes are
-    sent: a request whose client hung up would go on.
+    It sends through `asyncio.wait_for`, which before Python 3.12 drops a cancellation that comes just when the bytes
+    are sent: a request whose client hung up would go on.
     """
     task = asyncio.current_task()
     cancellations = task.cancelling() if task else 0
