@@ -88,9 +88,9 @@ class CoreClient:
         async with session:
             yield cls(session)
 
-    async def admit(self, *, model: str, size: int | None) -> Admission:
-        """Whether core would take a body of this many bytes; None when the size isn't known."""
-        params = {"model": model} | ({"size": str(size)} if size is not None else {})
+    async def admit(self, *, model: str | None, size: int | None) -> Admission:
+        """Whether core would take a body of this many bytes, for a model if it is a task's; None: not known."""
+        params = ({"model": model} if model is not None else {}) | ({"size": str(size)} if size is not None else {})
         return Admission.model_validate_json(await self._call("GET", "/api/admission", params=params))
 
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:

@@ -50,9 +50,10 @@ class Dispatch:
     max_upload_bytes: int
     zip_limits: ZipLimits
 
-    async def admit(self, *, model: str, size: int | None) -> Admission:
-        """Whether a body may be sent, asked before it is."""
-        await self.model(model)
+    async def admit(self, *, model: str | None, size: int | None) -> Admission:
+        """Whether a body may be sent, asked before it is. `model` is the one that a task is for."""
+        if model is not None:
+            await self.model(model)
         if size is not None and size > self.max_upload_bytes:
             raise TooLarge.over(self.max_upload_bytes)
         return Admission(max_bytes=self.max_upload_bytes)

@@ -1,5 +1,7 @@
 """The public API: version 1's, and nothing that isn't on this list."""
 
+from collections.abc import Mapping
+
 from quart import Response, request
 
 from core.client import CoreClient
@@ -35,12 +37,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         if "container_tag" in request.args:
             return await post_model()  # how version 1's documentation registers a model
         model = request.args.get("model_human_readable_id") or request.args.get("human_readable_id")
-        size = request.content_length
-        is_small = size is not None and size <= SMALL_BYTES
-        if model is None or is_small:
-            return await relay(core, "POST", "/api/tasks/", params=request.args)
-        admission = await core.admit(model=model, size=size)
-        return await relay(core, "POST", "/api/tasks/", params=request.args, max_bytes=admission.max_bytes)
+        return await relay_upload("/api/tasks/", request.args, model=model)
 
     @app.get("/api/tasks/<uid>")
     async def get_task(uid: str) -> Response:
@@ -59,7 +56,15 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         if not allow_public_post_model:
             raise Forbidden("Registering models is the operator's here")
         params = {name: value for name, value in request.args.items() if name in PUBLIC_MODEL_PARAMETERS}
-        return await relay(core, "POST", "/api/models/", params=params)
+        return await relay_upload("/api/models/", params, model=None)
+
+    async def relay_upload(path: str, params: Mapping[str, str], *, model: str | None) -> Response:
+        """A small body goes at once; before a large one core is asked."""
+        size = request.content_length
+        if size is not None and size <= SMALL_BYTES:
+            return await relay(core, "POST", path, params=params)
+        admission = await core.admit(model=model, size=size)
+        return await relay(core, "POST", path, params=params, max_bytes=admission.max_bytes)
 
     return app
 

@@ -16,7 +16,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class AdmissionRequest(BaseModel):
-    model: str
+    model: str | None = None
     size: int | None = None
 
 

@@ -15,7 +15,7 @@ from core.serving import json_response
 async def register_model(dispatch: Dispatch) -> Response:
     """The gateway lets only the parameters of ModelSpec through; limits come from operators."""
     spec, limits = parse(ModelSpec, request.args), parse(Limits, request.args)
-    model = await dispatch.add_model(spec, limits, await posted_zip(request))
+    model = await dispatch.add_model(spec, limits, await posted_zip(request, max_bytes=dispatch.max_upload_bytes))
     return json_response(model.model_dump_json())
 
 

@@ -46,7 +46,7 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
         if "container_tag" in request.args:
             return await register_model(dispatch)  # how version 1's documentation registers a model
         model = parse(Submission, request.args).model_human_readable_id
-        zip = await posted_zip(request)
+        zip = await posted_zip(request, max_bytes=dispatch.max_upload_bytes)
         await dispatch.model(model)
         if zip is None:
             raise InvalidParameters.missing("body", FIELD)
@@ -86,7 +86,7 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
     @routes.post("/outputs/<uid>")
     async def post_output(uid: str) -> Response:
         """A consumer of version 1 delivers: that finishes the task."""
-        zip = await posted_zip(request)
+        zip = await posted_zip(request, max_bytes=dispatch.max_upload_bytes)
         if zip is None:
             raise InvalidParameters.missing("body", FIELD)
         return json_response((await dispatch.finish(uid, None, zip)).model_dump_json())

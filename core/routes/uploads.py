@@ -8,14 +8,19 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from quart import Request
 
-from core.contract.errors import InvalidRequest
+from core.contract.errors import InvalidRequest, TooLarge
 
 FIELD: Final = "zip_file"
 RAW_TYPES: Final = (b"application/zip", b"application/x-zip-compressed", b"application/octet-stream")
 
 
-async def posted_zip(request: Request) -> AsyncIterator[bytes] | None:
-    """The bytes of the form's `zip_file`, or of the raw body; None when there is neither."""
+async def posted_zip(request: Request, *, max_bytes: int) -> AsyncIterator[bytes] | None:
+    """The bytes of the form's `zip_file`, or of the raw body; None when there is neither.
+
+    Raises TooLarge before anything is read when the headers say so; what says nothing is held to it as it is stored.
+    """
+    if request.content_length is not None and request.content_length > max_bytes:
+        raise TooLarge.over(max_bytes)
     content_type, options = parse_options_header(request.headers.get("Content-Type", ""))
     if content_type == b"multipart/form-data":
         boundary = options.get(b"boundary")

@@ -53,7 +53,7 @@ def _request(pieces: list[bytes], content_type: str | None) -> Request:
 async def _read(
     pieces: list[bytes], content_type: str | None = f"multipart/form-data; boundary={BOUNDARY}"
 ) -> bytes | None:
-    found = await posted_zip(_request(pieces, content_type))
+    found = await posted_zip(_request(pieces, content_type), max_bytes=2**20)
     return None if found is None else b"".join([piece async for piece in found])
 
 
