@@ -16,7 +16,7 @@ from demo.supervision import SEARCH_PATH
 SERVERS = ("epmd", "redis", "rabbitmq")
 PROGRAMS = ("setpriv", "redis-server", "rabbitmq-server", "epmd")
 # Small enough for a bomb of a test's size, large enough for 2 GiB.
-SETTINGS = {"ALLOW_PUBLIC_POST_MODEL": "yes", "MAX_UPLOAD_MB": "3072", "MAX_UNZIPPED_MB": "4096"}
+SETTINGS = {"ALLOW_PUBLIC_POST_MODEL": "yes", "MAX_UPLOAD_MB": "3072", "MAX_UNZIPPED_MB": "3072"}
 
 
 @pytest.fixture(scope="session")
