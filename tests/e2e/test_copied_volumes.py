@@ -1,14 +1,13 @@
 """An agent whose folders the engine doesn't see: the same results, copied through the engine."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from demo.image import docker
-from demo.stack import REPOSITORY, Stack
+from demo.stack import Stack
+from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import ModelMaker
 from tests.waiting import eventually
@@ -27,33 +26,11 @@ def agent(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     if os.geteuid() != 0:
         pytest.skip("a mount namespace takes root")
     folder = tmp_path_factory.mktemp("elsewhere")
-    work, log_file = folder / "work", folder / "agent.log"
-    work.mkdir()
-    for name in ("agent-1", "agent-2"):
-        stack.stop(name)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "CORE_URL": stack.core_url,
-        "CORE_TOKEN_FILE": str(stack.token_file),
-        "RABBITMQ_URL": stack.rabbitmq_url,
-        "DOCKER_HOST": stack.docker_host,
-        "AGENT_NAME": NAME,
-        "WORK_DIR": str(work),
-    }
-    command = f"mount -t tmpfs none {work} && exec {sys.executable} -m gpu_agent"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", command], env=environment, cwd=REPOSITORY, stdout=log, stderr=log
-        )
-    try:
-        eventually(lambda: "agent.started" in log_file.read_text())
-        assert '"are": "copies"' in log_file.read_text()
+    (folder / "work").mkdir()
+    hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {folder / "work"} && exec "$@"', "-"]
+    with own_agent(stack, folder, NAME, within=hidden) as agent:
+        assert '"are": "copies"' in agent.log.read_text()
         yield
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        for name in ("agent-1", "agent-2"):
-            stack.start(name)
 
 
 def _left(stack: Stack) -> str:
