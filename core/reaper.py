@@ -11,7 +11,7 @@ import structlog
 from core.contract.errors import Unavailable
 from core.contract.task import State
 from core.dispatch import Dispatch
-from core.store.tasks import Look
+from core.store.tasks import LEASE_MARGIN_SECONDS, Look
 
 log = structlog.get_logger()
 
@@ -24,7 +24,6 @@ RING_AGAIN_SECONDS: Final = 30.0
 """A rung task that still waits is looked at this often: did its message survive?"""
 
 RETRY_SECONDS: Final = 2.0
-LEASE_MARGIN_SECONDS: Final = 0.5
 WITHOUT_LEASE_SECONDS: Final = 60.0
 
 

@@ -66,8 +66,11 @@ async def _pieces(source: BinaryIO) -> AsyncIterator[bytes]:
 
 
 def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
-    """Links are made last: while files are written there is none that could lead elsewhere."""
+    """Links are made last: while files are written there is none that could lead elsewhere. Then folders get their
+    modes, which might forbid writing.
+    """
     links: list[tuple[Path, str]] = []
+    modes: list[tuple[Path, int]] = []
     total = 0
     with tarfile.open(fileobj=source, mode="r|") as tar:
         for member in tar:
@@ -78,6 +81,7 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
                 raise OutputTooLarge(f"The output is larger than {max_total_bytes} bytes.")
             if member.isdir():
                 path.mkdir(exist_ok=True)
+                modes.append((path, member.mode & 0o777))
             elif member.isreg():
                 _write(tar, member, path)
             elif member.issym():
@@ -88,6 +92,8 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
                 raise OutputRefused(f"'/output/{inside}' is neither a file nor a folder nor a symbolic link.")
     for path, target in links:
         path.symlink_to(target)
+    for path, mode in reversed(modes):
+        path.chmod(mode)
 
 
 def _inside(name: str) -> PurePosixPath:

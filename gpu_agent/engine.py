@@ -5,7 +5,7 @@ import json
 import secrets
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -154,15 +154,19 @@ class Engine:
             await self._container(container_id).put_archive(path, tar)
 
     async def get_tar(self, container_id: str, path: str) -> AsyncGenerator[bytes, None]:
-        """The container's `path` as a tar stream. aiodocker's own call would hold it in memory, and gzipped."""
+        """The container's `path` as a tar stream. aiodocker's own call would hold it in memory, and gzipped.
+
+        Close it when it isn't read to its end: until then the engine keeps the container from being removed.
+        """
         async with (
             _translated(seconds=None),
             self._docker._query(
                 f"containers/{container_id}/archive", params={"path": path}, headers={"Accept-Encoding": "identity"}
             ) as response,
         ):
-            async for piece in response.content.iter_any():
-                yield piece
+            with closing(response):
+                async for piece in response.content.iter_any():
+                    yield piece
 
     async def sees(self, folder: Path) -> bool:
         """Whether this folder of ours is at the same path for the engine: a file put into a volume of it shows."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -25,6 +26,8 @@ from gpu_agent.engine import (
 from gpu_agent.volumes import AttemptVolumes, Volumes
 
 log = structlog.get_logger()
+
+_REASONS: Final = {ImageUnavailable: Reason.IMAGE_UNAVAILABLE, GpuUnavailable: Reason.GPU_UNAVAILABLE}
 
 
 class AttemptFailed(Exception):
@@ -51,7 +54,7 @@ class Job:
 
         Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why.
         """
-        task, model = self.claim.task, self.claim.model
+        model = self.claim.model
         try:
             await self.engine.ensure_image(model.container_tag, model.pull)
             async with self.volumes.fresh(self.claim, self._labels) as volumes:
@@ -59,11 +62,12 @@ class Job:
                 await self._run_container(volumes)
                 await self._deliver(volumes)
         except AttemptFailed as failed:
-            failure = failed.failure
-            log.warning("attempt.failed", reason=failure.reason, exit_code=failure.exit_code)
-            await patiently(self.core.fail)(task.uid, task.attempt, failure)
-        except (EngineError, OSError) as error:
-            await self._fail_for_host(error)
+            await self._report(failed.failure)
+        except EngineError as error:
+            await self._report(Failure(reason=_REASONS.get(type(error), Reason.ENGINE_ERROR), message=str(error)))
+        except OSError as error:
+            log.error("disk.failed", error=str(error))
+            await self._report(Failure(reason=Reason.ENGINE_ERROR, message=f"The agent's disk: {error.strerror}"))
 
     async def _fill(self, volumes: AttemptVolumes) -> None:
         """The input and the model's zip, at once."""
@@ -85,7 +89,7 @@ class Job:
         try:
             await self.engine.start(container)
             log.info("container.started", image=model.container_tag, gpus=spec.gpus)
-            exit = await self.engine.wait(container, seconds=model.timeout_seconds)
+            ended = await self.engine.wait(container, seconds=model.timeout_seconds)
         except CommandInvalid as error:
             raise _failed(Reason.EXIT_NONZERO, f"The image's command can't be started: {error}") from error
         except TimeoutError:
@@ -94,16 +98,8 @@ class Job:
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         finally:
             await self.engine.remove(container)
-        log.info("container.exited", exit_code=exit.code)
-        self._judge(exit)
-
-    def _judge(self, exit: Exit) -> None:
-        if exit.is_out_of_memory:
-            message = "The model needed more memory than it may have"
-            raise _failed(Reason.OUT_OF_MEMORY, _with_log(message, exit.log_tail), exit.code)
-        if exit.code:
-            message = f"The model's container exited with code {exit.code}"
-            raise _failed(Reason.EXIT_NONZERO, _with_log(message, exit.log_tail), exit.code)
+        log.info("container.exited", exit_code=ended.code)
+        _judge(ended)
 
     async def _deliver(self, volumes: AttemptVolumes) -> None:
         """Streams /output to core, again from the start if core went away meanwhile."""
@@ -123,18 +119,10 @@ class Job:
             raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
         log.info("output.delivered")
 
-    async def _fail_for_host(self, error: EngineError | OSError) -> None:
-        """The engine's or the disk's fault: core lets another attempt have the task."""
-        match error:
-            case ImageUnavailable():
-                reason = Reason.IMAGE_UNAVAILABLE
-            case GpuUnavailable():
-                reason = Reason.GPU_UNAVAILABLE
-            case _:
-                reason = Reason.ENGINE_ERROR
-        log.error("attempt.failed", reason=reason, error=str(error))
+    async def _report(self, failure: Failure) -> None:
+        log.warning("attempt.failed", **failure.model_dump(exclude={"message"}))
         task = self.claim.task
-        await patiently(self.core.fail)(task.uid, task.attempt, Failure(reason=reason, message=str(error)))
+        await patiently(self.core.fail)(task.uid, task.attempt, failure)
 
     @property
     def _name(self) -> str:
@@ -145,6 +133,16 @@ class Job:
         """Leftovers are found by these (gpu_agent/agent.py)."""
         task = self.claim.task
         return {TASK: task.uid, ATTEMPT: str(task.attempt), AGENT: self.agent}
+
+
+def _judge(ended: Exit) -> None:
+    """Raises AttemptFailed unless all went well."""
+    if ended.is_out_of_memory:
+        message = "The model needed more memory than it may have"
+        raise _failed(Reason.OUT_OF_MEMORY, _with_log(message, ended.log_tail), ended.code)
+    if ended.code:
+        message = f"The model's container exited with code {ended.code}"
+        raise _failed(Reason.EXIT_NONZERO, _with_log(message, ended.log_tail), ended.code)
 
 
 def _failed(reason: Reason, message: str, exit_code: int | None = None) -> AttemptFailed:

@@ -16,6 +16,8 @@ from core.store.connection import Connection, script
 FIRST_LOOK_SECONDS: Final = 5.0
 """A task that a crash left between its commit and its message is rung after this."""
 
+LEASE_MARGIN_SECONDS: Final = 0.5
+
 
 class Claimed(StrEnum):
     CLAIMED = "claimed"
@@ -111,6 +113,7 @@ class Tasks:
         if not rest:
             return Claimed(outcome.decode()), None
         flat = rest[0]
+        await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
         return Claimed.CLAIMED, _task(dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def renew(self, uid: str, attempt: int, *, lease_seconds: float) -> bool:
