@@ -63,13 +63,18 @@ class Api:
         assert answer.status_code == 200, answer.text
         return str(answer.json())
 
-    def wait(self, uid: str, *, within_seconds: float = 60.0) -> requests.Response:
+    def wait(self, uid: str) -> requests.Response:
         """The first answer that isn't 551."""
+        self.wait_for_end(uid)
+        return self.get(f"/api/tasks/{uid}")
+
+    def wait_for_end(self, uid: str, *, within_seconds: float = 60.0) -> int:
+        """The first status that isn't 551; nothing is fetched."""
         deadline = time.monotonic() + within_seconds
-        while (answer := self.get(f"/api/tasks/{uid}")).status_code == NOT_YET:
+        while (status := self.call("HEAD", f"/api/tasks/{uid}").status_code) == NOT_YET:
             assert time.monotonic() < deadline, f"task {uid} isn't done after {within_seconds} s"
             time.sleep(POLL_SECONDS)
-        return answer
+        return status
 
     def output(self, model: str, zip: bytes) -> bytes:
         """The output zip of a task that succeeds."""
