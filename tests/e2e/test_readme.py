@@ -1,0 +1,73 @@
+"""What the README tells a newcomer to type, typed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.settings import Settings as Core
+from demo import image
+from demo.stack import REPOSITORY, Stack
+from gateway.settings import Settings as Gateway
+from gpu_agent.settings import Settings as Agent
+from tests.e2e.api import Api
+from tests.e2e.conftest import INPUT
+from tests.zips import files_of
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def here(stack: Stack, core: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the demo leaves it, but for the ports."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / ".run").mkdir()
+    (folder / ".run" / "example.zip").write_bytes(INPUT)
+    (folder / ".run" / "core.token").write_bytes(stack.token_file.read_bytes())
+    (folder / "tls").mkdir()
+    (folder / "tls" / "certs").symlink_to(stack.certificates.folder)
+    parameters = {"human_readable_id": "passthrough", "container_tag": image.build(stack.docker_host)}
+    core.call("POST", "/api/models/", params={**parameters, "use_gpu": "false"}).raise_for_status()
+    return folder
+
+
+def _run(command: list[str], block: str, here: Path, stack: Stack) -> subprocess.CompletedProcess[str]:
+    block = block.replace("https://localhost:8443", stack.gateway_url).replace("http://localhost:7000", stack.core_url)
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"}
+    return subprocess.run(
+        command, input=block, cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+
+
+def test_python(stack: Stack, here: Path) -> None:
+    """The example posts, polls and writes the result."""
+    [block] = _blocks("python")
+    _run([sys.executable, "-"], block, here, stack)
+    assert files_of((here / "result.zip").read_bytes())["hello.txt"] == files_of(INPUT)["hello.txt"]
+
+
+def test_shell(stack: Stack, here: Path, core: Api) -> None:
+    """The client's commands answer, and the operator's registers the model."""
+    client, operator = _blocks("bash")
+    _run(["bash", "-eu"], client, here, stack)
+    registered = _run(["bash", "-eu"], operator, here, stack)
+    assert '"memory_mb":512' in registered.stdout
+    assert core.get("/api/models/human_readable_id/copy").status_code == 200
+
+
+def test_settings_are_told() -> None:
+    """Each setting of a service stands in the README's table, and the table has no other."""
+
+    settings = {name.upper() for kind in (Core, Gateway, Agent) for name in kind.model_fields}
+    told = {
+        name
+        for row in re.findall(r"^\|[^|]*\|([^|]*)\|", README, re.MULTILINE)
+        for name in re.findall(r"`([A-Z_]+)`", row)
+    }
+    assert told == settings
