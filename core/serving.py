@@ -247,11 +247,21 @@ async def serve(
         config.certfile, config.keyfile = tls
         # Uploads over HTTP/2 cost several times as much: clients that offer both get 1.1.
         config.alpn_protocols = ["http/1.1", "h2"]
+    asyncio.get_running_loop().set_exception_handler(_note)
     log.info("server.started", host=host, port=port, tls=bool(tls))
     try:
         await hypercorn_serve(app, config, shutdown_trigger=_drained(app))
     finally:
         log.info("server.stopped")
+
+
+def _note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody awaited. A client that goes away without a good-bye isn't worth a traceback."""
+    error = context.get("exception")
+    if isinstance(error, OSError):
+        log.info("connection.broken", error=repr(error))
+    else:
+        log.error("loop.failed", message=context["message"], exc_info=error)
 
 
 def _drained(app: App) -> Callable[[], Awaitable[None]]:

@@ -45,11 +45,14 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
         """A zip for a model: the uid, as a bare JSON string."""
         if "container_tag" in request.args:
             return await register_model(dispatch)  # how version 1's documentation registers a model
-        model = parse(Submission, request.args).model_human_readable_id
         zip = await posted_zip(request, max_bytes=dispatch.max_upload_bytes)
-        await dispatch.model(model)
+        no_zip = [] if zip is not None else InvalidParameters.missing("body", FIELD).detail
+        try:
+            model = parse(Submission, request.args).model_human_readable_id
+        except InvalidParameters as wrong:
+            raise InvalidParameters([*wrong.detail, *no_zip]) from None
         if zip is None:
-            raise InvalidParameters.missing("body", FIELD)
+            raise InvalidParameters(no_zip)
         return json_response(f'"{await dispatch.submit(model, zip)}"')
 
     @routes.get("/")

@@ -1,5 +1,6 @@
 """A real image registry on loopback, for as long as a test needs it."""
 
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,13 +18,13 @@ log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: 127.0.0.1:{port}}}
 """
-PORTS = range(18_000, 20_000)
+PORTS = range(18_000, 20_000)  # beside those of the stacks
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """`host:port`; the engine takes a registry on loopback without TLS."""
-    port = next(port for port in PORTS if is_free(port))
+    port = next(filter(is_free, random.sample(PORTS, 50)))
     config = folder / "registry.yml"
     config.write_text(CONFIG.format(folder=folder / "registry", port=port))
     program = shutil.which("docker-registry")

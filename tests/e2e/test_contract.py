@@ -159,6 +159,16 @@ class TestPost:
         assert answer.status_code == 422
         assert answer.json() == {"detail": [{"loc": ["body", "zip_file"], **MISSING}]}
 
+    def test_all_that_is_missing_is_named(self, api: Api) -> None:
+        """Parameter and file at once; what is missing is said before what is unknown."""
+        answer = api.call("POST", "/api/tasks/")
+        assert answer.status_code == 422
+        assert [fault["loc"] for fault in answer.json()["detail"]] == [
+            ["query", "model_human_readable_id"],
+            ["body", "zip_file"],
+        ]
+        assert api.call("POST", "/api/tasks/", params={"model_human_readable_id": "unknown"}).status_code == 422
+
 
 class TestGet:
     def test_finished_is_200_with_the_zip(self, api: Api, copying: str) -> None:

@@ -19,7 +19,8 @@ class Repository:
     """One image name in a registry, and what is pushed there."""
 
     def __init__(self, stack: Stack, images: Images, host: str) -> None:
-        self.tag = f"{host}/team/model:1"
+        self.name = f"{host}/team/model"
+        self.tag = f"{self.name}:1"
         self._docker_host = stack.docker_host
         self._images = images
 
@@ -27,10 +28,16 @@ class Repository:
         """A new image under the same tag; afterwards the engine has it no more."""
         docker(self._docker_host, "tag", self._images.running(script), self.tag)
         docker(self._docker_host, "push", "--quiet", self.tag)
-        self.forget()
+        docker(self._docker_host, "image", "rm", self.tag)
 
     def forget(self) -> None:
-        docker(self._docker_host, "image", "rm", "--force", self.tag)
+        """By tag and by digest: one that lost its tag to a newer one has only that."""
+        shown = docker(self._docker_host, "images", "--digests", "--format", "{{.Tag}} {{.Digest}}", self.name)
+        for tag, digest in map(str.split, shown.splitlines()):
+            if tag != "<none>":
+                docker(self._docker_host, "image", "rm", f"{self.name}:{tag}")
+            if digest != "<none>" and digest in docker(self._docker_host, "images", "--digests", self.name):
+                docker(self._docker_host, "image", "rm", f"{self.name}@{digest}")
 
     def is_here(self) -> bool:
         return bool(docker(self._docker_host, "images", "--quiet", self.tag).strip())
@@ -41,8 +48,7 @@ def repository(stack: Stack, images: Images, tmp_path: Path) -> Iterator[Reposit
     with registry.running(tmp_path) as host:
         repository = Repository(stack, images, host)
         yield repository
-        if repository.is_here():
-            repository.forget()
+        repository.forget()
 
 
 def _register(core: Api, tag: str, **parameters: str) -> str:
