@@ -3,28 +3,27 @@
 import asyncio
 from contextlib import suppress
 
-import uvloop
-
 from core.amqp import Broker
 from core.app import make_app
 from core.client import IDLE_SECONDS
 from core.dispatch import Dispatch
 from core.observe import set_up_logs
 from core.reaper import sweep_for_ever
-from core.serving import serve
+from core.serving import run, serve
 from core.settings import Settings
 from core.store import open_store
+from core.zipcheck import ZipCheck
 
 
 async def main() -> None:
     settings = Settings()
-    async with open_store(settings.redis_url) as store, Broker.open(settings) as broker:
+    async with open_store(settings.redis_url.get_secret_value()) as store, Broker.open(settings) as broker:
         dispatch = Dispatch(
             store=store,
             broker=broker,
             lease_seconds=settings.lease_seconds,
             max_upload_bytes=settings.max_upload_bytes,
-            zip_limits=settings.zip_limits,
+            check_zip=ZipCheck(store.blobs, settings.zip_limits),
         )
         # A reaper that dies takes the process along: it is restarted, and seen.
         with suppress(asyncio.CancelledError):
@@ -41,4 +40,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     set_up_logs("core")
-    uvloop.run(main())
+    run(main())

@@ -5,14 +5,17 @@ The only importer of aiormq; core publishes with it, agents listen with it.
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
 import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 from yarl import URL
 
@@ -26,6 +29,9 @@ CONFIRM_SECONDS: Final = 2.0
 
 CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
+LISTEN_SECONDS: Final = 60.0
+"""How long a slot listens before it listens anew: a queue that was deleted takes its consumers along without a word."""
+
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
 FINISHED_EXPIRE_MS: Final = 24 * 3600 * 1000
@@ -38,7 +44,7 @@ LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStat
 class BrokerSettings(BaseSettings):
     """`RABBITMQ_URL`, and the names of the queues."""
 
-    rabbitmq_url: str = "amqp://guest:guest@rabbitmq:5672/"
+    rabbitmq_url: SecretStr = SecretStr("amqp://guest:guest@rabbitmq:5672/")
     unfinished_job_queue: str = queues.UNFINISHED
     finished_job_queue: str = queues.FINISHED
 
@@ -73,8 +79,8 @@ class Message:
 
     @property
     def uid(self) -> str:
-        """Raises UnicodeDecodeError for a body that was never a uid."""
-        return self._delivered.body.decode("ascii")
+        """Whatever somebody put there; check that it can be a uid."""
+        return self._delivered.body.decode("ascii", errors="replace")
 
     @property
     def redelivered(self) -> bool:
@@ -93,30 +99,32 @@ class Message:
     async def _settle(self, answer: Awaitable[object]) -> None:
         """When the channel is gone, the broker redelivers: the claim in Redis decides, not the acknowledgement."""
         self.is_settled = True
-        with suppress(*LOST):
-            await answer
+        with suppress(Unavailable):
+            async with _answered():
+                await answer
 
 
 class Broker:
-    """Open with `async with Broker.open(settings)`. While the broker is away, calls raise Unavailable at once."""
+    """Open with `async with Broker.open(settings)`.
+
+    While there is no connection calls raise Unavailable at once; while the broker is silent, after their deadline.
+    """
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
         self._link: Link | None = None
         self._connected = asyncio.Event()
+        self._empty_at: dict[str, float] = {}
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: BrokerSettings) -> AsyncIterator["Broker"]:
         """Returns before the broker answers: who starts first doesn't matter."""
         broker = cls(settings)
-        keeper = asyncio.create_task(broker._keep_connected(), name="amqp")
-        try:
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(broker._keep_connected(), name="amqp")
             yield broker
-        finally:
             keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeper
 
     @property
     def is_connected(self) -> bool:
@@ -134,24 +142,35 @@ class Broker:
             expiration=str(expire_ms) if expire_ms else None,
         )
         try:
+            await self._publish(queue, uid, properties)
+        except aiormq.exceptions.PublishError:  # somebody deleted the queue
+            async with _answered():
+                await self._declare(self._live.publishing)
+            async with _answered(CONFIRM_SECONDS):
+                await self._publish(queue, uid, properties)
+
+    async def _publish(self, queue: str, uid: str, properties: aiormq.spec.Basic.Properties) -> None:
+        """Raises PublishError when there is no such queue. aiormq mutates the properties."""
+        async with _answered(CONFIRM_SECONDS, but=aiormq.exceptions.PublishError):
             await self._live.publishing.basic_publish(
-                uid.encode(), routing_key=queue, properties=properties, mandatory=True, timeout=CONFIRM_SECONDS
+                uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True
             )
-        except LOST as error:
-            raise Unavailable("RabbitMQ did not confirm the message") from error
-        except asyncio.CancelledError as error:
-            # aiormq cancels its own futures when heartbeats fail; only a cancellation of ours goes further.
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            raise Unavailable("RabbitMQ was lost while publishing") from error
 
     async def depth(self, queue: str) -> Depth:
         """How many messages wait in a queue, and how many consumers listen."""
-        try:
-            declared = await self._live.publishing.queue_declare(queue, passive=True, timeout=CALL_SECONDS)
-        except LOST as error:
-            raise Unavailable("RabbitMQ did not answer") from error
-        return Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
+        async with _answered():
+            declared = await self._live.publishing.queue_declare(queue, passive=True)
+        return self._noted(queue, declared)
+
+    def empty_at(self, queue: str) -> float:
+        """Epoch second at which the queue was last seen empty: what was rung before and waits has lost its message."""
+        return self._empty_at.get(queue, 0.0)
+
+    def _noted(self, queue: str, declared: aiormq.spec.Queue.DeclareOk) -> Depth:
+        depth = Depth(messages=declared.message_count or 0, consumers=declared.consumer_count or 0)
+        if not depth.messages:
+            self._empty_at[queue] = time.time()
+        return depth
 
     @asynccontextmanager
     async def next_message(self, names: Sequence[str]) -> AsyncIterator[Message]:
@@ -160,15 +179,19 @@ class Broker:
         Inside the context nothing listens any more, so that a busy slot never holds a second message that an idle
         slot elsewhere could have.
         """
+        is_anew = False
         while True:
             await self.wait_connected()
             try:
-                channel = await self._live.connection.channel()
-            except (*LOST, Unavailable):
+                async with _answered():
+                    channel = await self._live.connection.channel()
+                    if is_anew:
+                        await self._declare(channel)
+            except Unavailable:
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
                 continue
             try:
-                message = await _one_message(channel, names)
+                message = await self._one_message(channel, names)
                 if message is not None:
                     try:
                         yield message
@@ -176,9 +199,36 @@ class Broker:
                         if not message.is_settled:
                             await message.give_back()
                     return
+                is_anew = True
             finally:
-                with suppress(*LOST):
-                    await channel.close()
+                with suppress(Unavailable):
+                    async with _answered():
+                        await channel.close()
+
+    async def _one_message(self, channel: AbstractChannel, names: Sequence[str]) -> Message | None:
+        """The first delivery of any of the queues, others go back. None: listen anew, the channel may be lost."""
+        delivered: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        try:
+            async with _answered():
+                await channel.basic_qos(prefetch_count=1)
+                consumers = [await channel.basic_consume(name, delivered.put) for name in names]
+            first = asyncio.create_task(delivered.get(), name="amqp delivery")
+            try:
+                ends = {first, channel.closing}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=LISTEN_SECONDS)
+            finally:
+                first.cancel()
+            async with _answered():
+                for consumer in consumers:
+                    await channel.basic_cancel(consumer.consumer_tag or "")
+        except Unavailable:
+            return None
+        messages = [first.result()] if first.done() and not first.cancelled() else []
+        while not delivered.empty():
+            messages.append(delivered.get_nowait())
+        for other in messages[1:]:
+            await Message(other).give_back()
+        return Message(messages[0]) if messages else None
 
     @property
     def _live(self) -> "Link":
@@ -196,52 +246,49 @@ class Broker:
                     ends = {link.connection.closing, link.publishing.closing}
                     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                     log.warning("broker.lost")
-            except LOST as error:
-                log.warning("broker.unreachable", error=repr(error), retry_seconds=round(wait_seconds, 1))
+            except Unavailable as error:
+                log.warning("broker.unreachable", error=repr(error.__cause__), retry_seconds=round(wait_seconds, 1))
             await asyncio.sleep(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             wait_seconds = min(2 * wait_seconds, LAST_RETRY_SECONDS)
 
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator["Link"]:
-        url = URL(self.settings.rabbitmq_url)
+        url = URL(self.settings.rabbitmq_url.get_secret_value())
         url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT_SECONDS)
-        async with asyncio.timeout(CALL_SECONDS):
+        async with _answered():
             connection = await aiormq.connect(url)
         try:
-            link = Link(connection, await connection.channel(publisher_confirms=True))
-            await self._declare(link.publishing)
+            async with _answered():
+                link = Link(connection, await connection.channel(publisher_confirms=True))
+                await self._declare(link.publishing)
             self._link = link
             self._connected.set()
             yield link
         finally:
             self._connected.clear()
             self._link = None
-            with suppress(*LOST):
-                await connection.close()
+            with suppress(Unavailable):
+                async with _answered():
+                    await connection.close()
 
     async def _declare(self, channel: AbstractChannel) -> None:
         settings = self.settings
         for name in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
-            await channel.queue_declare(name, **queues.DECLARATION, timeout=CALL_SECONDS)
+            self._noted(name, await channel.queue_declare(name, **queues.DECLARATION))
 
 
-async def _one_message(channel: AbstractChannel, names: Sequence[str]) -> Message | None:
-    """The first delivery of any of the queues; None when the channel is lost. Others go back at once."""
-    delivered: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+@asynccontextmanager
+async def _answered(seconds: float = CALL_SECONDS, *, but: type[Exception] | tuple[()] = ()) -> AsyncIterator[None]:
+    """A deadline, and every way in which aiormq says that the broker went away, as Unavailable. `but` passes."""
     try:
-        await channel.basic_qos(prefetch_count=1)
-        consumers = [await channel.basic_consume(name, delivered.put) for name in names]
-        first = asyncio.create_task(delivered.get(), name="amqp delivery")
-        try:
-            await asyncio.wait({first, channel.closing}, return_when=asyncio.FIRST_COMPLETED)
-            if not first.done():
-                return None
-        finally:
-            first.cancel()
-        for consumer in consumers:
-            await channel.basic_cancel(consumer.consumer_tag or "")
-        while not delivered.empty():
-            await Message(delivered.get_nowait()).give_back()
-        return Message(first.result())
-    except LOST:
-        return None
+        async with asyncio.timeout(seconds):
+            yield
+    except but:
+        raise
+    except LOST as error:
+        raise Unavailable("RabbitMQ did not answer") from error
+    except asyncio.CancelledError as error:
+        # aiormq cancels what waits when heartbeats fail; only a cancellation of the task itself goes further.
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise
+        raise Unavailable("RabbitMQ was lost") from error

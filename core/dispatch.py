@@ -28,13 +28,15 @@ from core.contract.errors import (
 from core.contract.http import Admission, Claim, ClaimRequest
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.task import Blob, Failure, Reason, State, Task
-from core.contract.zips import ZipLimits
 from core.store import Store
 from core.store.blobs import Upload
 from core.store.tasks import Claimed, Ended, Failed, NewTask
-from core.zipcheck import check_upload
+from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
+
+AGAIN_SECONDS: Final = 5.0
+"""What the infrastructure failed at isn't tried again at once: a host in trouble would use up all tries in a second."""
 
 UID_BYTES: Final = 32
 """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
@@ -48,7 +50,7 @@ class Dispatch:
     broker: Broker
     lease_seconds: float
     max_upload_bytes: int
-    zip_limits: ZipLimits
+    check_zip: ZipCheck
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
         """Whether a body may be sent, asked before it is. `model` is the one that a task is for."""
@@ -243,7 +245,7 @@ class Dispatch:
             await upload.write(piece)
         blob = await upload.close()
         if not is_output:
-            await check_upload(self.store.blobs, blob, self.zip_limits)
+            await upload.alive_during(self.check_zip(blob))
         return blob
 
     async def _finish(self, task: Task, attempt: int | None, output: Blob | None) -> Ended:
@@ -265,17 +267,22 @@ class Dispatch:
         else:
             for blob in inputs:
                 await self.store.blobs.hold(blob.id)
-            if outcome is Failed.PENDING:
-                await self.ring(task.uid)
+        if outcome is Failed.PENDING:
+            await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else AGAIN_SECONDS)
         return outcome
 
     async def _after_end(self, task: Task) -> None:
-        """The input has served; whoever listens on the finished queue learns of the end."""
+        """The input has served."""
         if task.input:
             await self.store.blobs.remove(task.input.id)
-        await self.store.tasks.settle(task.uid)
+        await self.announce(task.uid)
+
+    async def announce(self, uid: str) -> None:
+        """Tells whoever listens on the finished queue of a task's end; until that is done, the sweep comes back."""
         try:
-            queue = self.broker.settings.finished_job_queue
-            await self.broker.publish(queue, task.uid, expire_ms=FINISHED_EXPIRE_MS)
+            await self.broker.publish(self.broker.settings.finished_job_queue, uid, expire_ms=FINISHED_EXPIRE_MS)
         except Unavailable as error:
-            log.warning("task.end_unrung", task=task.uid, error=str(error))
+            log.warning("task.end_unrung", task=uid, error=str(error))
+            await self.store.tasks.look_again(uid, after_seconds=AGAIN_SECONDS)
+        else:
+            await self.store.tasks.settle(uid)

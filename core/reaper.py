@@ -8,7 +8,8 @@ from typing import Final
 
 import structlog
 
-from core.contract.errors import Unavailable
+from core.amqp import Depth
+from core.contract.errors import StoreFull, Unavailable
 from core.contract.task import State
 from core.dispatch import Dispatch
 from core.store.tasks import LEASE_MARGIN_SECONDS, Look
@@ -25,25 +26,33 @@ RING_AGAIN_SECONDS: Final = 30.0
 
 RETRY_SECONDS: Final = 2.0
 WITHOUT_LEASE_SECONDS: Final = 60.0
+UNREADABLE_SECONDS: Final = 3600.0
+EMPTY_MARGIN_SECONDS: Final = 2.0
+"""Between a message and its claim the queue is empty and the task pending still."""
 
 
 async def sweep_for_ever(dispatch: Dispatch) -> None:
-    """One sweep a second; while Redis is away, quietly again."""
+    """One sweep a second; while Redis is away or full, quietly again."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
             if await dispatch.store.tasks.may_sweep(seconds=SWEEPER_SECONDS):
                 await sweep(dispatch)
-        except Unavailable as error:
+        except (Unavailable, StoreFull) as error:
             log.warning("sweep.postponed", error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
 
 
 async def sweep(dispatch: Dispatch) -> None:
     """Everything that is due now, a batch at a time."""
+    bell = _Bell(dispatch)
     while uids := await dispatch.store.tasks.due(limit=BATCH):
         for uid in uids:
-            await _look_at(dispatch, uid)
+            try:
+                await _look_at(dispatch, bell, uid)
+            except (KeyError, ValueError) as error:
+                log.error("task.unreadable", task=uid, error=repr(error))
+                await dispatch.store.tasks.look_again(uid, after_seconds=UNREADABLE_SECONDS)
     for loose in await dispatch.store.blobs.abandoned(limit=BATCH):
         if await _is_owned(dispatch, loose.owner, loose.id):
             await dispatch.store.blobs.hold(loose.id)
@@ -52,46 +61,66 @@ async def sweep(dispatch: Dispatch) -> None:
             log.info("blob.swept", blob=loose.id, owner=loose.owner)
 
 
-async def _look_at(dispatch: Dispatch, uid: str) -> None:
+async def _look_at(dispatch: Dispatch, bell: "_Bell", uid: str) -> None:
     tasks = dispatch.store.tasks
     look = await tasks.look(uid)
     if look is None:
-        await tasks.forget(uid)
+        await tasks.forget_missing(uid)
     elif look.task.state is State.PENDING:
-        rung = await _ring_if_silent(dispatch, look)
+        rung = await bell.ring_if_silent(look)
         await tasks.look_again(uid, after_seconds=RING_AGAIN_SECONDS if rung else RETRY_SECONDS)
     elif look.task.state is State.RUNNING:
-        if look.lease_seconds is not None and look.lease_seconds <= 0:
-            await dispatch.expire(look.task)
         left = WITHOUT_LEASE_SECONDS if look.lease_seconds is None else max(look.lease_seconds, 0)
         await tasks.look_again(uid, after_seconds=left + LEASE_MARGIN_SECONDS)
+        if look.lease_seconds is not None and look.lease_seconds <= 0:
+            await dispatch.expire(look.task)
     else:
-        await tasks.settle(uid)
+        await dispatch.announce(uid)
 
 
-async def _ring_if_silent(dispatch: Dispatch, look: Look) -> bool:
-    """Whether the task can be left to its message. A second message for a task does no harm."""
-    uid, settings = look.task.uid, dispatch.broker.settings
-    if not look.is_rung:
-        return await _ring(dispatch, uid, "unrung")
-    queue = settings.gpu_job_queue if look.task.waits_for else settings.unfinished_job_queue
-    try:
-        depth = await dispatch.broker.depth(queue)
-    except Unavailable:
-        return False
-    if not depth.messages:
-        return await _ring(dispatch, uid, "message lost", queue=queue)
-    if look.task.waits_for and not depth.consumers:
-        # A consumer of version 1 may have the GPU that no agent of ours has, and listens on the main queue alone.
-        return await _ring(dispatch, uid, "nobody listens")
-    return True
+class _Bell:
+    """RabbitMQ in one sweep: asked once for each queue, and left alone once it didn't answer."""
 
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._depths: dict[str, Depth] = {}
+        self._is_away = False
 
-async def _ring(dispatch: Dispatch, uid: str, why: str, *, queue: str | None = None) -> bool:
-    rung = await dispatch.ring(uid, queue=queue)
-    if rung:
-        log.info("task.rung_again", task=uid, why=why)
-    return rung
+    async def ring_if_silent(self, look: Look) -> bool:
+        """Whether the task can be left to its message. A second message for a task does no harm."""
+        try:
+            why, queue = await self._why_ring(look)
+        except Unavailable:
+            self._is_away = True
+            return False
+        if why is None:
+            return True
+        rung = not self._is_away and await self._dispatch.ring(look.task.uid, queue=queue)
+        self._is_away = not rung
+        if rung:
+            log.info("task.rung_again", task=look.task.uid, why=why)
+        return rung
+
+    async def _why_ring(self, look: Look) -> tuple[str | None, str]:
+        settings = self._dispatch.broker.settings
+        main, gpu = settings.unfinished_job_queue, settings.gpu_job_queue
+        if look.rung_at is None:
+            return "unrung", main
+        queue = gpu if look.task.waits_for else main
+        depth = await self._depth(queue)
+        if look.rung_at < self._dispatch.broker.empty_at(queue) - EMPTY_MARGIN_SECONDS:
+            return "message lost", queue
+        if look.task.waits_for and not depth.consumers and not (await self._depth(main)).messages:
+            # A consumer of version 1 may have the GPU that no agent of ours has, and listens on the main queue alone.
+            return "nobody listens", main
+        return None, queue
+
+    async def _depth(self, queue: str) -> Depth:
+        if self._is_away:
+            raise Unavailable
+        if queue not in self._depths:
+            self._depths[queue] = await self._dispatch.broker.depth(queue)
+        return self._depths[queue]
 
 
 async def _is_owned(dispatch: Dispatch, owner: str, blob_id: str) -> bool:

@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import quote
 
 import hypercorn.asyncio.tcp_server
 import structlog
+import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
@@ -25,7 +26,7 @@ from quart.wrappers.request import Body
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
-from core.contract.errors import ContractError, InvalidRequest
+from core.contract.errors import ContractError, InvalidRequest, Unauthorized
 from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody
 
 log = structlog.get_logger()
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 RECEIVED_AT_ONCE_BYTES: Final = 2**18
 HELD_BYTES: Final = 2**20
 """How much of a request body waits in memory; past it the socket isn't read."""
+
+PIECE_BYTES: Final = 256
+"""What a piece costs beside its bytes: a client may send them one by one."""
 
 STALL_SECONDS: Final = 60.0
 """A client that sends nothing for so long in the middle of a body is cut off."""
@@ -43,12 +47,34 @@ TAKEN_SECONDS: Final = 300.0
 DRAIN_SECONDS: Final = 25.0
 """How long requests in flight have to end after SIGTERM."""
 
+LAST_SECONDS: Final = 3.0
+"""How long Hypercorn has to close idle connections, then the process ends without it."""
+
 LINGER_BYTES: Final = 64 * 2**20
 LINGER_SECONDS: Final = 10.0
 """How much of a refused body is read to its end, because many clients read no answer before they have sent all."""
 
 # Hypercorn reads 64 KiB at a time; four times that takes a third off the cost of a byte.
 hypercorn.asyncio.tcp_server.MAX_RECV = RECEIVED_AT_ONCE_BYTES
+
+
+class ServingLoop(uvloop.Loop):
+    """Knows its listeners: Hypercorn keeps them to itself, and would take new work until the old has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: list[asyncio.AbstractServer] = []
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.AbstractServer:
+        server = await super().create_server(*args, **kwargs)
+        self.listeners.append(server)
+        return server
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Runs a service's main on a loop that `serve` can drain."""
+    with asyncio.Runner(loop_factory=ServingLoop) as runner:
+        runner.run(main)
 
 
 class BoundedBody(Body):
@@ -65,7 +91,7 @@ class BoundedBody(Body):
     async def put(self, piece: bytes) -> None:
         """Waits for room."""
         self._pieces.append(piece)
-        self._held += len(piece)
+        self._held += len(piece) + PIECE_BYTES
         self._changed.set()
         if self._held >= HELD_BYTES:
             self._room.clear()
@@ -87,7 +113,7 @@ class BoundedBody(Body):
             except TimeoutError:
                 raise InvalidRequest(f"The body stalled for {STALL_SECONDS:.0f} seconds") from None
         piece = self._pieces.popleft()
-        self._held -= len(piece)
+        self._held -= len(piece) + PIECE_BYTES
         if self._held < HELD_BYTES:
             self._room.set()
         return piece
@@ -193,6 +219,8 @@ async def _refused(error: ContractError) -> Response:
     response = json_response(ErrorBody(detail=error.detail).model_dump_json(), STATUS[type(error)])
     if seconds := RETRY_AFTER_SECONDS.get(type(error)):
         response.headers["Retry-After"] = str(seconds)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
@@ -253,6 +281,8 @@ async def serve(
         await hypercorn_serve(app, config, shutdown_trigger=_drained(app))
     finally:
         log.info("server.stopped")
+        # From Python 3.12 on Hypercorn waits for the end of every idle connection.
+        asyncio.get_running_loop().call_later(LAST_SECONDS, os._exit, 1)
 
 
 def _note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -273,11 +303,15 @@ def _drained(app: App) -> Callable[[], Awaitable[None]]:
         await stop.wait()
         app.is_draining = True
         log.info("server.draining", in_flight=app.in_flight)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ServingLoop)  # noqa: S101 - `run` made it
+        for listener in loop.listeners:
+            listener.close()
         if app.in_flight:
             with suppress(TimeoutError):
                 await asyncio.wait_for(app.is_quiet.wait(), DRAIN_SECONDS)
         # Idle TLS clients hold Hypercorn's shutdown up for ever.
-        asyncio.get_running_loop().call_later(3.0, os._exit, 0)
+        loop.call_later(LAST_SECONDS, os._exit, 0)
 
     return drained
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
@@ -13,11 +13,11 @@ MiB: Final = 2**20
 
 
 class Settings(BrokerSettings, CoreToken):
-    model_config = SettingsConfigDict(frozen=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
     core_host: str = "0.0.0.0"  # noqa: S104 - in its container; networks decide who reaches it
     core_port: int = 7000
-    redis_url: str = "redis://redis:6379/0"
+    redis_url: SecretStr = SecretStr("redis://redis:6379/0")
 
     lease_seconds: float = Field(default=20.0, gt=1)
     """An agent that has not renewed for so long has lost its task."""

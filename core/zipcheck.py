@@ -1,20 +1,41 @@
 """Checks a stored zip where it lies: zipfile over the chunks, in a thread, one range at a time."""
 
 import asyncio
+from typing import Final
 
 from core.contract import zips
 from core.contract.task import Blob
 from core.store.blobs import Blobs
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES: Final = 64 * 1024
+"""A zip of many files has as many headers, far apart: larger blocks would read all of it."""
+
+LARGE_BYTES: Final = 8 * 2**20
+LARGE_AT_ONCE: Final = 2
+"""A hostile directory can take hundreds of megabytes to read; small zips don't wait for such."""
 
 
-async def check_upload(blobs: Blobs, blob: Blob, limits: zips.ZipLimits) -> None:
-    """Raises InvalidZip with the sentence that names the fault. Reads the directory, and small contents whole."""
-    loop = asyncio.get_running_loop()
+class ZipCheck:
+    """`await check(blob)` raises InvalidZip with the sentence that names the fault."""
 
-    def read_range(offset: int, length: int) -> bytes:
-        return asyncio.run_coroutine_threadsafe(blobs.read_range(blob, offset, length), loop).result()
+    def __init__(self, blobs: Blobs, limits: zips.ZipLimits) -> None:
+        self._blobs = blobs
+        self._limits = limits
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
-    file = zips.RangedFile(read_range, size=blob.size, block_bytes=BLOCK_BYTES)
-    await asyncio.to_thread(zips.check, file, limits)
+    async def __call__(self, blob: Blob) -> None:
+        """Reads the directory, and small contents whole."""
+        if blob.size <= LARGE_BYTES:
+            await self._check(blob)
+        else:
+            async with self._large:
+                await self._check(blob)
+
+    async def _check(self, blob: Blob) -> None:
+        loop = asyncio.get_running_loop()
+
+        def read_range(offset: int, length: int) -> bytes:
+            return asyncio.run_coroutine_threadsafe(self._blobs.read_range(blob, offset, length), loop).result()
+
+        file = zips.RangedFile(read_range, size=blob.size, block_bytes=BLOCK_BYTES)
+        await asyncio.to_thread(zips.check, file, self._limits)

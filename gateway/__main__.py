@@ -2,11 +2,9 @@
 
 from typing import Final
 
-import uvloop
-
 from core.client import CoreClient
 from core.observe import set_up_logs
-from core.serving import serve
+from core.serving import run, serve
 from gateway.app import make_app
 from gateway.settings import Settings
 
@@ -27,4 +25,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     set_up_logs("gateway")
-    uvloop.run(main())
+    run(main())

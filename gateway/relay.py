@@ -1,14 +1,18 @@
 """One call on to core and its answer back, streamed both ways; nothing is held but a piece on its way."""
 
 from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
+import structlog
 from multidict import CIMultiDict
 from quart import Response, request
 
 from core.client import CoreClient, unanswered
-from core.contract.errors import TooLarge
+from core.contract.errors import TooLarge, Unavailable
+
+log = structlog.get_logger()
 
 SMALL_BYTES: Final = 2**20
 """A body up to this size is sent at once; for a larger one core is asked first."""
@@ -45,6 +49,10 @@ async def relay(
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise unanswered(error) from error
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        answer.close()
+        log.error("core.token_refused")  # the operator's to mend, and nothing that a client can do
+        raise Unavailable
     back = [(name, value) for name, value in answer.headers.items() if name.lower() in PASSED_BACK]
     response = Response(_pieces(answer), answer.status)
     response.headers.clear()

@@ -8,7 +8,7 @@ from core.client import CoreAccess
 
 
 class Settings(CoreAccess):
-    model_config = SettingsConfigDict(frozen=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
     gateway_host: str = "0.0.0.0"  # noqa: S104 - this is the public door
     gateway_port: int = 8443

@@ -11,7 +11,7 @@ from core.client import CoreAccess
 
 
 class Settings(BrokerSettings, CoreAccess):
-    model_config = SettingsConfigDict(frozen=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
     agent_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """One name, one running agent: what carries the name of an agent that isn't running is removed."""

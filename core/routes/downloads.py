@@ -15,7 +15,8 @@ def zip_response(blobs: Blobs, blob: Blob, *, filename: str) -> Response:
     """200, 206, 304 or 416 after the request's headers. A blob's id is of one content only: a strong ETag."""
     etag = f'"{blob.id}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-transform"}
-    if etag in (tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")):
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+    if known & {etag, "*"}:
         return Response("", 304, headers)
     headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     start, stop, status = 0, blob.size, 200

@@ -7,12 +7,12 @@ fresh, so that whatever a crash leaves is found and swept (core/reaper.py).
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from core.contract.errors import OutputGone, TooLarge, Unavailable
+from core.contract.errors import ContractError, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
 from core.store import keys
 from core.store.connection import Connection
@@ -24,8 +24,10 @@ RESERVED_CHUNKS: Final = 64
 """The bound on a blob's chunks is raised in these steps, so that a sweep knows what to remove."""
 
 REMOVED_AT_ONCE: Final = 256
+SMALL_BYTES: Final = 16 * 1024
 
 ALIVE_SECONDS: Final = 180.0
+CUT_OFF_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 30.0
 """A writer renews its entry as bytes come; one that is this late is dead. A stalled upload is cut long before."""
 
@@ -48,7 +50,7 @@ class Upload:
         self.is_offered = False
         self._redis = connection
         self._max_bytes = max_bytes
-        self._pieces: list[bytes | memoryview] = []
+        self._pieces: list[bytearray | memoryview] = []
         self._held = 0
         self.chunks = 0
         self._renewed = time.monotonic()
@@ -63,19 +65,28 @@ class Upload:
         rest = memoryview(piece)
         while self._held + len(rest) >= CHUNK_BYTES:
             room = CHUNK_BYTES - self._held
-            self._pieces.append(rest[:room])
+            self._add(rest[:room])
             rest = rest[room:]
             await self._write_chunk()
         if rest:
-            self._pieces.append(rest)
-            self._held += len(rest)
+            self._add(rest)
+
+    def _add(self, piece: memoryview) -> None:
+        """Small ones are joined: a client that sends a byte at a time doesn't get an object for each."""
+        self._held += len(piece)
+        if len(piece) >= SMALL_BYTES:
+            self._pieces.append(piece)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytearray(piece))
 
     async def close(self) -> Blob:
         """Writes what is left. The blob stays loose until `keep`."""
         if self._pieces or not self.chunks:
             await self._write_chunk()
         await self._renew()
-        await self._redis.call("HSET", keys.blob(self.id), "chunks", self.chunks, "size", self.size)
+        await self._redis.note("HSET", keys.blob(self.id), "chunks", self.chunks, "size", self.size)
         return Blob(id=self.id, size=self.size)
 
     def offer(self) -> None:
@@ -101,14 +112,26 @@ class Upload:
 
     async def _reserve(self) -> None:
         if self.chunks == 0:
-            await self._redis.call("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, self.id)
+            await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, self.id)
         bound = self.chunks + RESERVED_CHUNKS
-        await self._redis.call("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound)
+        await self._redis.note("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound)
+
+    async def alive_during(self, work: Awaitable[None]) -> None:
+        """Awaits what may take long while no bytes come."""
+        working = asyncio.ensure_future(work)
+        try:
+            while not working.done():
+                await asyncio.wait({working}, timeout=RENEW_SECONDS)
+                await self._renew()
+        finally:
+            working.cancel()
+        working.result()
 
     async def _renew(self) -> None:
         """Raises Unavailable if the sweep took this process for dead, as after a long stop."""
-        if not await self._redis.call("ZADD", keys.LOOSE, "XX", "CH", time.time() + ALIVE_SECONDS, self.id):
+        if await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
             raise Unavailable("The upload was interrupted; send it again")
+        await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + ALIVE_SECONDS, self.id)
         self._renewed = time.monotonic()
 
 
@@ -120,15 +143,26 @@ class Blobs:
 
     @asynccontextmanager
     async def upload(self, owner: str, *, max_bytes: int) -> AsyncIterator[Upload]:
-        """Leaves nothing behind unless the blob was offered."""
+        """Leaves nothing behind unless the blob was offered: a refused one goes at once, one that was cut off soon."""
         upload = Upload(self._redis, owner, max_bytes)
         try:
             yield upload
-        finally:
+        except BaseException as error:
             if not upload.is_offered:
-                # What can't be removed now is loose, and the reaper's.
-                with suppress(Unavailable):
-                    await asyncio.shield(self.remove(upload.id, chunks=upload.chunks))
+                is_refused = isinstance(error, ContractError) and not isinstance(error, Unavailable)
+                await asyncio.shield(self._discard(upload) if is_refused else self._abandon(upload))
+            raise
+        if not upload.is_offered:
+            await self._discard(upload)
+
+    async def _discard(self, upload: Upload) -> None:
+        with suppress(Unavailable):  # what can't be removed now is loose, and the sweep's
+            await self.remove(upload.id, chunks=upload.chunks)
+
+    async def _abandon(self, upload: Upload) -> None:
+        """A chunk may be on its way still, in the buffer of a connection that was closed over it: the sweep waits."""
+        with suppress(Unavailable):
+            await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + CUT_OFF_SECONDS, upload.id)
 
     async def read(self, blob: Blob, start: int, stop: int) -> AsyncIterator[bytes]:
         """Bytes start to stop. Raises OutputGone when a chunk is no more; the next chunk is fetched ahead."""
@@ -146,8 +180,14 @@ class Blobs:
                 ahead.cancel()
 
     async def read_range(self, blob: Blob, offset: int, length: int) -> bytes:
-        """Those bytes at once; for the few that a zip's directory takes."""
-        return b"".join([piece async for piece in self.read(blob, offset, min(offset + length, blob.size))])
+        """Those bytes at once, and no others; for the few that a zip's directory takes."""
+        stop = min(offset + length, blob.size)
+        pieces = []
+        for number in range(offset // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
+            start = number * CHUNK_BYTES
+            first, last = max(offset - start, 0), min(stop - start, CHUNK_BYTES) - 1
+            pieces.append(await self._redis.call("GETRANGE", keys.chunk(blob.id, number), first, last))
+        return b"".join(pieces)
 
     async def exists(self, blob: Blob) -> bool:
         """Whether it is there, by its header and last chunk."""
@@ -158,7 +198,7 @@ class Blobs:
     async def loosen(self, blobs: Iterable[Blob]) -> None:
         """Says that these are about to lose their owner: if their remover dies, the sweep takes over."""
         for blob in blobs:
-            await self._redis.call("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id)
+            await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id)
 
     async def hold(self, blob_id: str) -> None:
         """The blob has its owner still."""

@@ -21,6 +21,12 @@ CALL_SECONDS: Final = 5.0
 MAX_CONNECTIONS: Final = 128
 
 
+_NOTE: Final = "#!lua flags=allow-oom\nreturn redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))"
+
+_AWAY: Final = ("READONLY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "LOADING")
+"""Answers of a server that can't write at the moment: a failover, a full disk, a start."""
+
+
 class Connection(redis.Redis):
     """A pool of connections whose failures come out as Unavailable and StoreFull."""
 
@@ -31,6 +37,10 @@ class Connection(redis.Redis):
     async def call(self, *command: str | bytes | float) -> Any:
         """One command, in Redis's own words."""
         return await self.execute_command(*command)
+
+    async def note(self, command: str, key: str, *args: str | bytes | float) -> Any:
+        """A small write of bookkeeping that must succeed when the memory is full, because it precedes what frees it."""
+        return await self.execute_command("EVAL", _NOTE, 1, key, command, *args)
 
     async def call_all(self, commands: Iterable[tuple[str | bytes | float, ...]]) -> list[Any]:
         """Their answers in order, for one trip. Not atomic, so that the keys may lie anywhere in a cluster."""
@@ -69,8 +79,12 @@ def translated() -> Iterator[None]:
             raise asyncio.CancelledError
     except exceptions.OutOfMemoryError as error:
         raise StoreFull from error
-    except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError) as error:
-        raise Unavailable("Redis is not reachable at the moment; try again later") from error
+    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        raise Unavailable from error
+    except exceptions.ResponseError as error:
+        if isinstance(error, exceptions.ReadOnlyError | exceptions.ClusterDownError) or str(error).startswith(_AWAY):
+            raise Unavailable from error
+        raise
 
 
 def script(connection: Connection, name: str) -> AsyncScript:

@@ -19,7 +19,10 @@ class Models:
         number = await self._redis.call("INCR", keys.MODEL_ID)
         model = Model(id=number, uid=uid, zip=zip, **spec.model_dump(), **limits.model_dump())
         if not await self._redis.call("HSETNX", keys.MODELS, model.human_readable_id, codec.pack(model)):
-            raise ModelExists
+            there = await self.get(model.human_readable_id)
+            if there is None or there.uid != uid:
+                raise ModelExists
+            # This very call was sent before, and only its answer was lost.
         return model
 
     async def get(self, human_readable_id: str) -> Model | None:

@@ -3,18 +3,23 @@
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
 from core.contract import codec
+from core.contract.errors import Unavailable
 from core.contract.task import Blob, Failure, State, Task
 from core.store import keys
 from core.store.connection import Connection, script
 
 FIRST_LOOK_SECONDS: Final = 5.0
 """A task that a crash left between its commit and its message is rung after this."""
+
+CREATE_SECONDS: Final = 120.0
+"""Long after this no late command of a core that stood still makes the task of an index entry."""
 
 LEASE_MARGIN_SECONDS: Final = 0.5
 
@@ -57,7 +62,8 @@ class Look:
     """What the reaper needs to know of a task."""
 
     task: Task
-    is_rung: bool
+    rung_at: float | None
+    """Epoch second at which the broker confirmed its message."""
     lease_seconds: float | None
     """Left of its lease, by this process's clock; the script that ends it asks the server's."""
 
@@ -83,8 +89,8 @@ class Tasks:
         never the reverse.
         """
         now = time.time()
-        await self._redis.call("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid)
-        await self._redis.call("ZADD", keys.TASKS, now, new.uid)
+        await self._redis.note("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid)
+        await self._redis.note("ZADD", keys.TASKS, now, new.uid)
         fields: list[str | bytes | int] = ["uid", new.uid, "model", new.model_human_readable_id]
         fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
         fields += ["needs", "gpu"] if new.use_gpu else []
@@ -113,7 +119,8 @@ class Tasks:
         if not rest:
             return Claimed(outcome.decode()), None
         flat = rest[0]
-        await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
+        with suppress(Unavailable):  # an earlier look is due already; this one is only more to the point
+            await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
         return Claimed.CLAIMED, _task(dict(zip(flat[::2], flat[1::2], strict=True)))
 
     async def renew(self, uid: str, attempt: int, *, lease_seconds: float) -> bool:
@@ -150,6 +157,14 @@ class Tasks:
         await self._redis.call("ZREM", keys.DUE, uid)
         await self._redis.call("ZREM", keys.TASKS, uid)
 
+    async def forget_missing(self, uid: str) -> None:
+        """As `forget`, but young entries stay: the step that makes the task may be on its way still."""
+        created = await self._redis.call("ZSCORE", keys.TASKS, uid)
+        if created is not None and float(created) > time.time() - CREATE_SECONDS:
+            await self.look_again(uid, after_seconds=CREATE_SECONDS / 2)
+        else:
+            await self.forget(uid)
+
     async def due(self, *, limit: int) -> list[str]:
         """Tasks at which the reaper should look now, the longest due first."""
         uids = await self._redis.call("ZRANGEBYSCORE", keys.DUE, 0, time.time(), "LIMIT", 0, limit)
@@ -162,17 +177,17 @@ class Tasks:
         until = float(fields[b"lease_until"]) if b"lease_until" in fields else None
         return Look(
             task=_task(fields),
-            is_rung=b"rung" in fields,
+            rung_at=float(fields[b"rung"]) if b"rung" in fields else None,
             lease_seconds=None if until is None else until - time.time(),
         )
 
     async def look_again(self, uid: str, *, after_seconds: float) -> None:
         """XX: a task that was removed meanwhile doesn't come back to the index."""
-        await self._redis.call("ZADD", keys.DUE, "XX", time.time() + after_seconds, uid)
+        await self._redis.note("ZADD", keys.DUE, "XX", time.time() + after_seconds, uid)
 
     async def may_sweep(self, *, seconds: float) -> bool:
         """Whether this process is the one that sweeps for now; a claim to save work, not one to rely on."""
-        mine = await self._redis.call("SET", keys.REAPER, self._sweeper, "NX", "PX", int(seconds * 1000))
+        mine = await self._redis.note("SET", keys.REAPER, self._sweeper, "NX", "PX", int(seconds * 1000))
         if mine or await self._redis.call("GET", keys.REAPER) != self._sweeper:
             return bool(mine)
         await self._redis.call("PEXPIRE", keys.REAPER, int(seconds * 1000))

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 
 import aiormq
 import pytest
+from pydantic import SecretStr
 
 from core.amqp import Broker, BrokerSettings
 from core.contract.zips import ZipLimits
 from core.dispatch import Dispatch
 from core.store import Store, open_store
+from core.zipcheck import ZipCheck
 from demo.stack import Stack
 
 LEASE_SECONDS = 5.0
@@ -29,7 +31,9 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
     """Connected, with queues that no other test has."""
     name = secrets.token_hex(4)
     settings = BrokerSettings(
-        rabbitmq_url=servers.rabbitmq_url, unfinished_job_queue=f"{name}.unfinished", finished_job_queue=f"{name}.done"
+        rabbitmq_url=SecretStr(servers.rabbitmq_url),
+        unfinished_job_queue=f"{name}.unfinished",
+        finished_job_queue=f"{name}.done",
     )
     async with Broker.open(settings) as broker:
         await broker.wait_connected()
@@ -43,4 +47,5 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
 
 @pytest.fixture
 def dispatch(store: Store, broker: Broker) -> Dispatch:
-    return Dispatch(store, broker, lease_seconds=LEASE_SECONDS, max_upload_bytes=2**26, zip_limits=LIMITS)
+    check = ZipCheck(store.blobs, LIMITS)
+    return Dispatch(store, broker, lease_seconds=LEASE_SECONDS, max_upload_bytes=2**26, check_zip=check)

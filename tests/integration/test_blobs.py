@@ -1,11 +1,14 @@
 """Zips as chunks: whole or not there, readable in parts, and never left over."""
 
+import asyncio
+import time
+
 import pytest
 
-from core.contract.errors import OutputGone, TooLarge, Unavailable
+from core.contract.errors import InvalidZip, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
 from core.store import Store, keys
-from core.store.blobs import CHUNK_BYTES
+from core.store.blobs import CHUNK_BYTES, CUT_OFF_SECONDS
 from tests.integration.making import stored_blob
 
 
@@ -41,14 +44,47 @@ async def test_a_range_is_read_across_chunks(store: Store, start: int, stop: int
     assert b"".join([piece async for piece in store.blobs.read(blob, start, stop)]) == content[start:stop]
 
 
-async def test_an_upload_that_is_not_kept_leaves_nothing(store: Store) -> None:
-    """A client that hangs up, a zip that is refused: its chunks go at once."""
-    with pytest.raises(ConnectionResetError):
+async def test_a_refused_upload_leaves_nothing(store: Store) -> None:
+    """Its chunks go at once."""
+    with pytest.raises(InvalidZip):
         async with store.blobs.upload("owner", max_bytes=2**26) as upload:
             await upload.write(bytes(2 * CHUNK_BYTES))
             assert keys.LOOSE in await _keys(store)
-            raise ConnectionResetError
+            raise InvalidZip("no zip")
     assert await _keys(store) == set()
+
+
+async def test_an_upload_that_was_cut_off_is_the_sweeps(store: Store) -> None:
+    """A chunk may be on its way still when the client hangs up: the sweep waits for it, but not for long."""
+    with pytest.raises(asyncio.CancelledError):
+        async with store.blobs.upload("owner", max_bytes=2**26) as upload:
+            await upload.write(bytes(2 * CHUNK_BYTES))
+            raise asyncio.CancelledError
+    deadline = float(await store.connection.call("ZSCORE", keys.LOOSE, upload.id))
+    assert 0 < deadline - time.time() <= CUT_OFF_SECONDS
+    late = keys.chunk(upload.id, 2)
+    await store.connection.call("SET", late, b"late")
+    await store.blobs.remove(upload.id)
+    assert await _keys(store) == set()
+
+
+async def test_a_byte_at_a_time_is_no_object_each(store: Store) -> None:
+    """Whatever the sizes of the pieces, chunks are of one size and the bytes in order."""
+    content = bytes(range(256)) * 8192
+    sizes = [1, 2, 40_000, 3, CHUNK_BYTES, 5, 16 * 1024, 16 * 1024 - 1]
+    async with store.blobs.upload("owner", max_bytes=2**26) as upload:
+        start = 0
+        for number in range(len(content)):
+            piece = content[start : start + sizes[number % len(sizes)]]
+            await upload.write(piece)
+            start += len(piece)
+            if start == len(content):
+                break
+        blob = await upload.close()
+        upload.offer()
+        await upload.keep()
+    assert b"".join([piece async for piece in store.blobs.read(blob, 0, blob.size)]) == content
+    assert await store.blobs.read_range(blob, CHUNK_BYTES - 3, 7) == content[CHUNK_BYTES - 3 : CHUNK_BYTES + 4]
 
 
 async def test_too_large_is_said_as_soon_as_it_is_known(store: Store) -> None:
@@ -67,7 +103,6 @@ async def test_an_upload_that_was_taken_for_dead_is_refused(store: Store) -> Non
             await store.blobs.remove(upload.id)
             await upload.write(bytes(CHUNK_BYTES))
             await upload.close()
-    assert await _keys(store) == set()
 
 
 async def test_a_blob_that_is_gone_is_said_to_be(store: Store) -> None:

@@ -111,6 +111,7 @@ async def test_a_lost_message_is_rung_again(dispatch: Dispatch) -> None:
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
     assert await _rung(dispatch.broker) == [uid]
+    await dispatch.store.connection.call("HSET", keys.task(uid), "rung", 1)  # as if that had been long ago
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
     assert await _rung(dispatch.broker) == [uid]
@@ -163,10 +164,13 @@ async def test_zips_without_an_owner_are_swept_and_owned_ones_stay(dispatch: Dis
 
 
 async def test_a_models_fault_is_final_and_an_engines_is_not(dispatch: Dispatch) -> None:
-    """The first ends the task and its input; the second rings again."""
+    """The first ends the task and its input; the second rings again, but not at once."""
     uid = await _submit(dispatch)
     await _rung(dispatch.broker)
     assert (await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_ENGINE)).state is State.PENDING
+    assert await _rung(dispatch.broker) == []
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
     assert await _rung(dispatch.broker) == [uid]
     task = await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_MODEL)
     assert task.state is State.FAILED
