@@ -3,10 +3,10 @@
 import asyncio
 import functools
 import hmac
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import aiohttp
 import structlog
@@ -167,8 +167,8 @@ def _refusal(status: int, body: bytes) -> ContractError:
 
 
 def patiently(
-    call: Callable[P, Awaitable[T]], *, first_seconds: float = 0.2, last_seconds: float = 5.0
-) -> Callable[P, Awaitable[T]]:
+    call: Callable[P, Coroutine[Any, Any, T]], *, first_seconds: float = 0.2, last_seconds: float = 5.0
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """The call, made again while core is away or has no room. Whoever can't wait for ever cancels it."""
 
     @functools.wraps(call)

@@ -65,8 +65,8 @@ class ServingLoop(uvloop.Loop):
         super().__init__()
         self.listeners: list[asyncio.AbstractServer] = []
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.AbstractServer:
-        server = await super().create_server(*args, **kwargs)
+    async def create_server(self, *args: Any, **kwargs: Any) -> asyncio.Server:
+        server = cast(asyncio.Server, await super().create_server(*args, **kwargs))
         self.listeners.append(server)
         return server
 

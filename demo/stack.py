@@ -183,7 +183,7 @@ class Stack:
             "RABBITMQ_URL": self.rabbitmq_url,
         }
         probe = partial(ready.is_healthy, self.ports.core)
-        return self._service("core", "core", environment, stage=_CORE, stop_seconds=20, is_ready=probe)
+        return self._service("core", "core", environment, stage=_CORE, stop_seconds=35, is_ready=probe)
 
     def _gateway(self) -> Program:
         environment = {
@@ -194,7 +194,7 @@ class Stack:
             "TLS_KEY_FILE": str(self.certificates.key),
         }
         probe = partial(ready.is_healthy, self.ports.gateway, ca_cert=self.certificates.ca_cert)
-        return self._service("gateway", "gateway", environment, stage=_FRONT, stop_seconds=20, is_ready=probe)
+        return self._service("gateway", "gateway", environment, stage=_FRONT, stop_seconds=35, is_ready=probe)
 
     def _agent(self, name: str) -> Program:
         environment = {
@@ -204,8 +204,9 @@ class Stack:
             "WORK_DIR": str(self.folder / "work"),  # one for all, as on a host: they share the models
             "DOCKER_HOST": self.docker_host,
             "CPU_SLOTS": "1",
+            "DRAIN_SECONDS": "10",
         }
-        return self._service(name, "gpu_agent", environment, stage=_FRONT, stop_seconds=30)
+        return self._service(name, "gpu_agent", environment, stage=_FRONT, stop_seconds=60)
 
     def _service(
         self,

@@ -32,12 +32,13 @@ async def main() -> None:
 
 
 async def _run(settings: Settings) -> None:
+    slots = _slots(settings)
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        Engine.open(settings.docker_host) as engine,
+        Engine.open(settings.docker_host, slots=len(slots)) as engine,
     ):
-        agent = Agent(settings.agent_name, _slots(settings), core, broker, engine, settings.work_dir)
+        agent = Agent(settings.agent_name, slots, core, broker, engine, settings.work_dir)
         running = asyncio.create_task(agent.run(), name="agent")
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

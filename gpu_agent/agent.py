@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -14,15 +16,18 @@ from core.contract.errors import ContractError, TaskNotFound, TransitionRefused,
 from core.contract.http import Claim, ClaimRequest
 from core.contract.task import UID
 from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineError
-from gpu_agent.job import Job
+from gpu_agent.job import HostFailed, Job
 from gpu_agent.volumes import Volumes
 
 log = structlog.get_logger()
 
 RENEWALS_PER_LEASE: Final = 6
 SWEEP_SECONDS: Final = 60.0
-TIDY_SECONDS: Final = 30.0
-"""How long a cancelled task has to kill its container and clean up."""
+FIRST_PAUSE_SECONDS: Final = 2.0
+LAST_PAUSE_SECONDS: Final = 60.0
+"""A host that fails one attempt after the other takes the next task later and later: others may be able to run it."""
+
+LATE_CLAIM_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,20 @@ class Agent:
     volumes: Volumes = field(init=False)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """uid-attempt → the job."""
+    _slots: set[asyncio.Task[None]] = field(default_factory=set)
     _idle: set[asyncio.Task[None]] = field(default_factory=set)
-    """Slots that wait for a message."""
+    """Slots that wait for a message, or for their host to recover."""
     _is_draining: bool = False
 
     async def run(self) -> None:
         await self._wait_for_engine()
         self.volumes = await Volumes.of(self.engine, self.work_dir, self.name)
-        await self._sweep()
+        with suppress(EngineError):  # the next sweep is in a minute
+            await self._sweep()
         log.info("agent.started", slots=[slot.name for slot in self.slots])
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep_each_minute(), name="sweeper")
-            for slot in self.slots:
-                group.create_task(self._serve(slot), name=slot.name)
+            self._slots = {group.create_task(self._serve(slot), name=slot.name) for slot in self.slots}
 
     async def drain(self, seconds: float) -> None:
         """Takes no more tasks and waits for those that run. What runs longer is handed back when `run` is cancelled."""
@@ -66,20 +72,29 @@ class Agent:
         self._is_draining = True
         for slot in self._idle:
             slot.cancel()
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=seconds)
+        if self._slots:
+            await asyncio.wait(self._slots, timeout=seconds)
 
     async def _serve(self, slot: Slot) -> None:
         settings = self.broker.settings
         queues = [settings.unfinished_job_queue] + ([settings.gpu_job_queue] if slot.gpus else [])
         this = cast("asyncio.Task[None]", asyncio.current_task())
+        failures = 0
         while not self._is_draining:
             self._idle.add(this)
+            await self._recover(failures)
             async with self.broker.next_message(queues) as message:
                 self._idle.discard(this)
                 claim = await self._claim(slot, message)
             if claim is not None:
-                await self._work(slot, claim)
+                failures = 0 if await self._work(slot, claim) else failures + 1
+
+    async def _recover(self, failures: int) -> None:
+        if failures:
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), LAST_PAUSE_SECONDS)
+            log.warning("slot.paused", failures=failures, seconds=pause)
+            await asyncio.sleep(pause)
+            await self._wait_for_engine()
 
     async def _claim(self, slot: Slot, message: Message) -> Claim | None:
         """The message has rung and is acknowledged, whether there is something to do or not."""
@@ -94,16 +109,25 @@ class Agent:
             has_gpu=bool(slot.gpus),
             redelivered=message.redelivered,
         )
+        claiming = asyncio.create_task(patiently(self.core.claim)(uid, request), name=f"claim {uid}")
+        claim = None
         try:
-            claim = await patiently(self.core.claim)(uid, request)
-        except (TaskNotFound, TransitionRefused) as refusal:
+            claim = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await self._give_up(claiming)
+            raise
+        except ContractError as refusal:
             log.info("message.dropped", task=uid, why=str(refusal))
-            claim = None
         await message.ack()
         return claim
 
-    async def _work(self, slot: Slot, claim: Claim) -> None:
-        """Runs the task and renews its lease; whichever ends first ends the other."""
+    async def _give_up(self, claiming: asyncio.Task[Claim]) -> None:
+        """Core may have made the claim already: one whose answer comes late is handed back."""
+        with suppress(TimeoutError, ContractError):
+            await self._hand_back(await asyncio.wait_for(claiming, LATE_CLAIM_SECONDS))
+
+    async def _work(self, slot: Slot, claim: Claim) -> bool:
+        """Runs the task and renews its lease; whichever ends first ends the other. False: this host failed it."""
         task = claim.task
         key = f"{task.uid}-{task.attempt}"
         with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=slot.name):
@@ -116,10 +140,10 @@ class Agent:
                 if not running.done():
                     log.warning("lease.lost")
                     running.cancel()
-                await _ended(running)
+                return await _went_well(running)
             except asyncio.CancelledError:
                 running.cancel()
-                await _ended(running)
+                await asyncio.wait({running})
                 await self._hand_back(claim)
                 raise
             finally:
@@ -164,21 +188,34 @@ class Agent:
     async def _sweep(self) -> None:
         """Removes what attempts left that this agent doesn't run (any more)."""
         for container, labels in (await self.engine.left_containers(self.name)).items():
-            if f"{labels.get(TASK)}-{labels.get(ATTEMPT)}" not in self._running:
-                await self.engine.remove(container)
-                log.info("container.swept", task=labels.get(TASK))
+            await self._sweep_away("container", container, labels, self.engine.remove)
         for volume, labels in (await self.engine.left_volumes(self.name)).items():
-            if f"{labels.get(TASK)}-{labels.get(ATTEMPT)}" not in self._running:
-                await self.engine.remove_volume(volume)
-                log.info("volume.swept", task=labels.get(TASK))
+            await self._sweep_away("volume", volume, labels, self.engine.remove_volume)
         await self.volumes.remove_leftovers(set(self._running))
 
+    async def _sweep_away(
+        self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]
+    ) -> None:
+        if f"{labels.get(TASK)}-{labels.get(ATTEMPT)}" in self._running:
+            return
+        try:
+            await remove(name)
+            log.info("leftover.swept", kind=kind, task=labels.get(TASK))
+        except EngineError as error:
+            log.error("leftover.stays", kind=kind, name=name, error=str(error))
 
-async def _ended(job: asyncio.Task[None]) -> None:
-    """Waits for a job's end. A job that was cancelled has its failure behind it; any other bug is to be seen."""
-    await asyncio.wait({job}, timeout=TIDY_SECONDS if job.cancelling() else None)
-    if job.done() and not job.cancelled() and (error := job.exception()):
-        if isinstance(error, TaskNotFound | TransitionRefused):
+
+async def _went_well(job: asyncio.Task[None]) -> bool:
+    """Waits for a job's end. False: its host failed; another error than these is a bug, to be seen."""
+    await asyncio.wait({job})
+    error = None if job.cancelled() else job.exception()
+    match error:
+        case None:
+            return True
+        case HostFailed():
+            return False
+        case TaskNotFound() | TransitionRefused():
             log.warning("attempt.refused", error=str(error))
-        else:
+            return True
+        case _:
             raise error

@@ -4,12 +4,13 @@ import asyncio
 import os
 import tarfile
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
-from gpu_agent.archive import OutputRefused, OutputTooLarge
 from gpu_agent.engine import Engine
+from gpu_agent.folders import MAX_ENTRIES, OutputRefused, OutputTooLarge
 
 PIECE_BYTES: Final = 256 * 1024
 
@@ -49,15 +50,19 @@ def _pipe() -> tuple[BinaryIO, BinaryIO]:
 
 @asynccontextmanager
 async def _beside(work: Callable[[], None]) -> AsyncIterator[None]:
-    """Runs `work` in a thread meanwhile; raises what it raised, unless the caller's own error came first."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        yield
-    except BaseException:
-        await asyncio.wait({thread})
-        thread.exception()
-        raise
-    await thread
+    """Runs `work` meanwhile; raises what it raised, unless the caller's own error came first.
+
+    In a thread of its own: those of the pool are what reads the other end of the pipe.
+    """
+    with ThreadPoolExecutor(max_workers=1) as own:
+        thread = asyncio.get_running_loop().run_in_executor(own, work)
+        try:
+            yield
+        except BaseException:
+            await asyncio.wait({thread})
+            thread.exception()
+            raise
+        await thread
 
 
 async def _pieces(source: BinaryIO) -> AsyncIterator[bytes]:
@@ -69,11 +74,13 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
     """Links are made last: while files are written there is none that could lead elsewhere. Then folders get their
     modes, which might forbid writing.
     """
-    links: list[tuple[Path, str]] = []
+    links: dict[Path, str] = {}
     modes: list[tuple[Path, int]] = []
     total = 0
     with tarfile.open(fileobj=source, mode="r|") as tar:
-        for member in tar:
+        for number, member in enumerate(tar):
+            if number > MAX_ENTRIES:
+                raise OutputTooLarge(f"The output has more than {MAX_ENTRIES} files and folders.")
             inside = _inside(member.name)
             path = folder / inside
             total += member.size
@@ -85,12 +92,16 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
             elif member.isreg():
                 _write(tar, member, path)
             elif member.issym():
-                links.append((path, member.linkname))
+                links[path] = member.linkname
             elif member.islnk():
-                path.hardlink_to(folder / _inside(member.linkname))
+                first = folder / _inside(member.linkname)
+                if first in links:
+                    links[path] = links[first]
+                else:
+                    path.hardlink_to(first)
             else:
                 raise OutputRefused(f"'/output/{inside}' is neither a file nor a folder nor a symbolic link.")
-    for path, target in links:
+    for path, target in links.items():
         path.symlink_to(target)
     for path, mode in reversed(modes):
         path.chmod(mode)

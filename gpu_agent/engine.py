@@ -26,6 +26,9 @@ LOG_TAIL_CHARACTERS: Final = 4000
 LOG_FILE_SIZE: Final = "16m"
 MiB: Final = 2**20
 
+_NOT_CONNECTED: Final = 900
+"""aiodocker's status for an engine that it can't reach."""
+
 _EMPTY_TAR: Final = bytes(2 * tarfile.BLOCKSIZE)
 
 TASK: Final = "inference-server.task"
@@ -35,6 +38,10 @@ AGENT: Final = "inference-server.agent"
 
 class EngineError(Exception):
     """The engine refused or is away: not the model's fault."""
+
+
+class EngineAway(EngineError):
+    """The engine doesn't answer at all."""
 
 
 class ImageUnavailable(EngineError):
@@ -83,16 +90,18 @@ class Exit:
 class Engine:
     """Open with `async with Engine.open(url)`. Every call has a deadline; what the engine refuses is an EngineError."""
 
-    def __init__(self, docker: aiodocker.Docker) -> None:
+    def __init__(self, docker: aiodocker.Docker, slots: int) -> None:
         self._docker = docker
+        self._slots = slots
         self._memory_bytes = 0
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["Engine"]:
+    async def open(cls, url: str, *, slots: int) -> AsyncIterator["Engine"]:
+        """`slots` containers at once share the host's memory unless their models say how much they need."""
         docker = aiodocker.Docker(url=url)
         try:
-            yield cls(docker)
+            yield cls(docker, slots)
         finally:
             await docker.close()
 
@@ -107,11 +116,13 @@ class Engine:
         try:
             if pull is Pull.MISSING and await self._has_image(reference):
                 return
-            async with asyncio.timeout(PULL_SECONDS):
+            async with _translated(seconds=PULL_SECONDS):
                 await self._docker.images.pull(reference)
             log.info("image.pulled", image=reference)
-        except (aiodocker.DockerError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ImageUnavailable(f"The image {reference} can't be pulled: {_said(error)}") from error
+        except EngineAway:
+            raise
+        except EngineError as error:
+            raise ImageUnavailable(f"The image {reference} can't be pulled: {error}") from error
 
     async def create_volume(self, name: str, labels: Mapping[str, str], *, folder: Path | None = None) -> None:
         """A named volume; with `folder` one that is this folder of the host."""
@@ -119,7 +130,12 @@ class Engine:
         if folder is not None:
             config |= {"Driver": "local", "DriverOpts": {"type": "none", "o": "bind", "device": str(folder)}}
         async with _translated():
-            await self._docker.volumes.create(config)
+            volume = await self._docker.volumes.create(config)
+            there = (await volume.show())["Options"] or {}
+            if there.get("device") != (folder and str(folder)):
+                # The engine keeps a volume of that name as it is; this one is of a folder that was given up.
+                await volume.delete()
+                await self._docker.volumes.create(config)
 
     async def remove_volume(self, name: str) -> None:
         """Nothing to do when there is none."""
@@ -207,10 +223,10 @@ class Engine:
                 await self._container(container_id).start()
         except EngineError as error:
             words = str(error)
+            if "exec:" in words or "No command specified" in words:
+                raise CommandInvalid(words) from error
             if "could not select device driver" in words or "nvidia" in words.lower() or "CDI" in words:
                 raise GpuUnavailable(words) from error
-            if "exec:" in words or "No command specified" in words or "permission denied" in words:
-                raise CommandInvalid(words) from error
             raise
 
     async def wait(self, container_id: str, *, seconds: float) -> Exit:
@@ -252,18 +268,16 @@ class Engine:
 
     async def _has_image(self, reference: str) -> bool:
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with _translated():
                 await self._docker.images.inspect(reference)
-        except aiodocker.DockerError as error:
-            if error.status != 404:
-                raise
+        except NotFound:
             return False
         return True
 
     def _config(self, spec: ContainerSpec) -> dict[str, Any]:
         """The sandbox: what a container may do beyond this, only an operator can register."""
         model = spec.model
-        memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10
+        memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10 // self._slots
         host: dict[str, Any] = {
             "Mounts": _mounts(spec.mounts),
             "NetworkMode": "bridge" if model.network else "none",
@@ -304,11 +318,9 @@ async def _translated(*, seconds: float | None = CALL_SECONDS, missing_is_fine: 
         if error.status == 404:
             if missing_is_fine:
                 return
-            raise NotFound(_said(error)) from error
-        raise EngineError(_said(error)) from error
+            raise NotFound(error.message) from error
+        if error.status == _NOT_CONNECTED:
+            raise EngineAway(error.message) from error
+        raise EngineError(error.message) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise EngineError(f"The Docker engine did not answer: {error!r}") from error
-
-
-def _said(error: Exception) -> str:
-    return str(error.message) if isinstance(error, aiodocker.DockerError) else repr(error)
+        raise EngineAway(f"The Docker engine did not answer: {error!r}") from error

@@ -2,12 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
 from core.client import CoreClient, patiently
-from core.contract.errors import InputGone, InvalidZip, OutputGone, TooLarge
+from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
 from core.contract.http import Claim
 from core.contract.task import Failure, Reason
 from gpu_agent import archive
@@ -27,8 +26,6 @@ from gpu_agent.volumes import AttemptVolumes, Volumes
 
 log = structlog.get_logger()
 
-_REASONS: Final = {ImageUnavailable: Reason.IMAGE_UNAVAILABLE, GpuUnavailable: Reason.GPU_UNAVAILABLE}
-
 
 class AttemptFailed(Exception):
     """The attempt ended without an output; `failure` says why."""
@@ -36,6 +33,10 @@ class AttemptFailed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+class HostFailed(Exception):
+    """The attempt ended for this host's sake, and core knows: look after the host before the next one."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,13 @@ class Job:
                 await self._deliver(volumes)
         except AttemptFailed as failed:
             await self._report(failed.failure)
-        except EngineError as error:
-            await self._report(Failure(reason=_REASONS.get(type(error), Reason.ENGINE_ERROR), message=str(error)))
-        except OSError as error:
-            log.error("disk.failed", error=str(error))
-            await self._report(Failure(reason=Reason.ENGINE_ERROR, message=f"The agent's disk: {error.strerror}"))
+        except (TaskNotFound, TransitionRefused):
+            raise  # core gave the task to somebody else, or to nobody
+        except Exception as error:
+            log.error("job.broke", error=str(error), exc_info=not isinstance(error, EngineError | OSError))
+            await self._report(_failure_of_host(error))
+            if not isinstance(error, ImageUnavailable):  # which says more of the image than of the host
+                raise HostFailed from error
 
     async def _fill(self, volumes: AttemptVolumes) -> None:
         """The input and the model's zip, at once."""
@@ -97,9 +100,16 @@ class Job:
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         finally:
-            await self.engine.remove(container)
+            await self._remove(container)
         log.info("container.exited", exit_code=ended.code)
         _judge(ended)
+
+    async def _remove(self, container: str) -> None:
+        """What the engine doesn't remove now, the agent's sweep does: how the container ended stands."""
+        try:
+            await self.engine.remove(container)
+        except EngineError as error:
+            log.error("container.left", error=str(error))
 
     async def _deliver(self, volumes: AttemptVolumes) -> None:
         """Streams /output to core, again from the start if core went away meanwhile."""
@@ -133,6 +143,17 @@ class Job:
         """Leftovers are found by these (gpu_agent/agent.py)."""
         task = self.claim.task
         return {TASK: task.uid, ATTEMPT: str(task.attempt), AGENT: self.agent}
+
+
+def _failure_of_host(error: Exception) -> Failure:
+    """For the user only what is the user's business; the agent's log has the rest."""
+    match error:
+        case ImageUnavailable():
+            return Failure(reason=Reason.IMAGE_UNAVAILABLE, message=str(error))
+        case GpuUnavailable():
+            return Failure(reason=Reason.GPU_UNAVAILABLE, message="The container could not be given its GPU")
+        case _:
+            return Failure(reason=Reason.ENGINE_ERROR, message="The host that ran the task failed")
 
 
 def _judge(ended: Exit) -> None:

@@ -5,7 +5,6 @@ elsewhere its content is copied through the engine (gpu_agent/copies.py).
 """
 
 import asyncio
-import fcntl
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -28,6 +27,10 @@ log = structlog.get_logger()
 MiB: Final = 2**20
 MAX_UNZIPPED_BYTES: Final = 1024**4
 MAX_ENTRIES: Final = 1_000_000
+READABLE: Final = 0o755
+WRITABLE: Final = 0o777
+"""For any user: the image says as whom it runs."""
+
 """Core refuses by its settings long before; these only end what slipped through."""
 
 
@@ -120,7 +123,8 @@ class Volumes:
         try:
             for mount in mounts[:2]:
                 await self._make_volume(mount.volume, labels, folder / mount.path.strip("/"))
-            (folder / "output").chmod(0o777)  # the image's user may be any
+            (folder / "input").chmod(READABLE)
+            (folder / "output").chmod(WRITABLE)
             if not self.is_shared:
                 helper = await self._helper(f"inference-server-volumes-{name}", model, mounts[:2], labels)
             yield AttemptVolumes(claim, folder, tuple(mounts), self.engine, helper)
@@ -177,19 +181,23 @@ class Volumes:
         self._attempts.mkdir(parents=True, exist_ok=True)
         for folder in self._attempts.iterdir():
             if folder.name not in running:
-                await asyncio.to_thread(archive.remove_tree, folder)
+                try:
+                    await asyncio.to_thread(archive.remove_tree, folder)
+                except OSError as error:
+                    log.error("folder.left", folder=folder.name, error=str(error))
 
 
 def _fill_once(file: BinaryIO, folder: Path) -> None:
-    """Only a completely filled folder gets the name. The agents of a host wait for each other."""
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
-            return
-        filling = folder.with_name(f".filling-{secrets.token_hex(8)}")
-        filling.mkdir()
+    """Only a completely filled folder gets the name; of two agents that fill at once the first to end gives it."""
+    filling = folder.with_name(f".filling-{secrets.token_hex(8)}")
+    filling.mkdir()
+    try:
+        archive.extract(file, filling, max_total_bytes=MAX_UNZIPPED_BYTES, max_entries=MAX_ENTRIES)
+        filling.chmod(READABLE)
         try:
-            archive.extract(file, filling, max_total_bytes=MAX_UNZIPPED_BYTES, max_entries=MAX_ENTRIES)
             filling.rename(folder)
-        finally:
-            archive.remove_tree(filling)
+        except OSError:
+            if not folder.exists():
+                raise
+    finally:
+        archive.remove_tree(filling)

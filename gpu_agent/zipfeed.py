@@ -3,8 +3,9 @@
 import asyncio
 import io
 import threading
-from collections.abc import Awaitable, Callable
-from typing import BinaryIO, Final, cast
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, BinaryIO, Final, cast
 
 from core.client import patiently
 from core.contract.task import Blob
@@ -12,7 +13,7 @@ from core.contract.zips import RangedFile
 
 BLOCK_BYTES: Final = 4 * 2**20
 
-ReadRange = Callable[[int, int], Awaitable[bytes]]
+ReadRange = Callable[[int, int], Coroutine[Any, Any, bytes]]
 
 
 class Abandoned(Exception):
@@ -25,12 +26,18 @@ async def with_zip_file(blob: Blob, read_range: ReadRange, work: Callable[[Binar
     Cancelled, it returns when the thread has stopped, so that nothing is written after.
     """
     loop = asyncio.get_running_loop()
+    reads: set[Future[bytes]] = set()
     is_abandoned = threading.Event()
 
     def read_blocking(offset: int, length: int) -> bytes:
         if is_abandoned.is_set():
             raise Abandoned
-        return asyncio.run_coroutine_threadsafe(_read(offset, length), loop).result()
+        read = asyncio.run_coroutine_threadsafe(_read(offset, length), loop)
+        reads.add(read)
+        try:
+            return read.result()
+        finally:
+            reads.discard(read)
 
     async def _read(offset: int, length: int) -> bytes:
         return await patiently(read_range)(offset, length)
@@ -44,6 +51,8 @@ async def with_zip_file(blob: Blob, read_range: ReadRange, work: Callable[[Binar
         await asyncio.shield(thread)
     except asyncio.CancelledError:
         is_abandoned.set()
+        for read in list(reads):
+            read.cancel()
         await asyncio.wait({thread})
         if not thread.cancelled():
             thread.exception()

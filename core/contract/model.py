@@ -49,7 +49,7 @@ class Limits(BaseModel):
     network: bool = False
     timeout_seconds: int = Field(default=24 * 3600, ge=1)
     memory_mb: int | None = Field(default=None, ge=16)
-    """None: nine tenths of the host's memory, so that a runaway container can't take the host along."""
+    """None: a slot's share of nine tenths of the host's, so that runaway containers can't take the host along."""
     cpus: float | None = Field(default=None, gt=0)
     pids: int = Field(default=4096, ge=1)
     shm_mb: int = Field(default=1024, ge=1)

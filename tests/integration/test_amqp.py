@@ -6,9 +6,11 @@ import secrets
 import aiormq
 import pytest
 
+from core import amqp
 from core.amqp import Broker
 from core.contract import queues
 from core.contract.errors import Unavailable
+from core.contract.task import UID
 from demo.stack import Stack
 
 
@@ -108,6 +110,33 @@ async def test_the_connection_comes_back(broker: Broker, servers: Stack) -> None
         await broker.wait_connected()
         await broker.publish(queue, "after")
         assert await waiting == "after"
+
+
+async def test_a_deleted_queue_comes_back(broker: Broker, servers: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who publishes declares it again; who listened there, and heard nothing of it, listens anew after a while."""
+    monkeypatch.setattr(amqp, "LISTEN_SECONDS", 0.3)
+    queue = broker.settings.unfinished_job_queue
+    waiting = asyncio.create_task(_take(broker, queue))
+    connection = await aiormq.connect(servers.rabbitmq_url)
+    channel = await connection.channel()
+    await channel.queue_delete(queue)
+    await connection.close()
+    await broker.publish(queue, "after")
+    async with asyncio.timeout(30):
+        assert await waiting == "after"
+
+
+async def test_a_message_may_be_anything(broker: Broker, servers: Stack) -> None:
+    """Bytes that were never a uid are told from one, and can be rejected."""
+    queue = broker.settings.unfinished_job_queue
+    connection = await aiormq.connect(servers.rabbitmq_url)
+    channel = await connection.channel()
+    await channel.basic_publish(b"\xff\xfe", routing_key=queue)
+    await connection.close()
+    async with broker.next_message([queue]) as message:
+        assert not UID.fullmatch(message.uid)
+        await message.reject()
+    await _until(broker, queue, 0)
 
 
 def test_the_gpu_queue_is_ours_alone() -> None:

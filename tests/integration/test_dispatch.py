@@ -1,7 +1,7 @@
 """From submission to end, with what goes wrong between two steps put right by the sweep."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -13,6 +13,7 @@ from core.contract.errors import (
     ModelExists,
     ModelNotFound,
     OutputGone,
+    StoreFull,
     TaskNotFound,
     TransitionRefused,
     Unavailable,
@@ -22,7 +23,7 @@ from core.contract.model import Limits, ModelSpec
 from core.contract.task import State
 from core.dispatch import Dispatch
 from core.store import Store, keys
-from core.store.tasks import Ended
+from core.store.tasks import CREATE_SECONDS, Ended
 from tests.integration.making import FAULT_OF_ENGINE, FAULT_OF_MODEL, GPU_MODEL, MODEL, stored_blob
 from tests.zips import zip_of
 
@@ -278,3 +279,76 @@ async def test_a_step_that_is_sent_again_is_done_once(dispatch: Dispatch) -> Non
     output = await stored_blob(dispatch.store, uid)
     assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
     assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
+
+
+@pytest.fixture
+async def full(store: Store) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Call it, and Redis has no byte left, as after one upload too many."""
+
+    async def fill() -> None:
+        await store.connection.call("CONFIG", "SET", "maxmemory", "1")
+
+    before = await store.connection.call("CONFIG", "GET", "maxmemory")
+    yield fill
+    await store.connection.call("CONFIG", "SET", "maxmemory", before["maxmemory"])
+
+
+async def test_what_frees_memory_works_without_memory(dispatch: Dispatch, full: Callable[[], Awaitable[None]]) -> None:
+    """New uploads are refused as such; claims, ends, deletions and the sweep go on."""
+    failing, deleted, expiring = [await _submit(dispatch) for _ in range(3)]
+    await full()
+    with pytest.raises(StoreFull):
+        await _submit(dispatch)
+    assert (await dispatch.fail(failing, await _claim(dispatch, failing), FAULT_OF_MODEL)).state is State.FAILED
+    await dispatch.delete(deleted)
+    await _claim(replace(dispatch, lease_seconds=0.001), expiring)
+    await _make_due(dispatch.store)
+    assert await dispatch.store.tasks.may_sweep(seconds=1)
+    await reaper.sweep(dispatch)
+    assert (await dispatch.task(expiring)).state is State.PENDING
+
+
+async def test_a_server_that_cant_write_is_away(store: Store) -> None:
+    """During a failover: the answer is to come back later, not that something is broken."""
+    await store.connection.call("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(Unavailable):
+            await store.connection.call("SET", "key", "value")
+        with pytest.raises(Unavailable):
+            await store.tasks.ring("uid")
+    finally:
+        await store.connection.call("REPLICAOF", "NO", "ONE")
+
+
+async def test_a_model_that_is_sent_again_is_registered_once(dispatch: Dispatch) -> None:
+    """The client library repeats a command whose answer was lost: the zip stays, and the caller hears of success."""
+    blob = await stored_blob(dispatch.store, "uid")
+    for _ in range(2):
+        model = await dispatch.store.models.add("uid", MODEL, Limits(), blob)
+        assert model.zip == blob
+    with pytest.raises(ModelExists):
+        await dispatch.store.models.add("another", MODEL, Limits(), None)
+
+
+async def test_an_index_entry_outlives_a_late_commit(dispatch: Dispatch) -> None:
+    """A task that isn't there yet may come still: its entries go only when nothing can be on its way any more."""
+    call = dispatch.store.connection.call
+    for age, stays in ((1, True), (CREATE_SECONDS + 1, False)):
+        await call("ZADD", keys.TASKS, time.time() - age, "late")
+        await call("ZADD", keys.DUE, 1, "late")
+        await reaper.sweep(dispatch)
+        assert (await call("ZSCORE", keys.DUE, "late") is not None) is stays
+        assert (await call("ZSCORE", keys.TASKS, "late") is not None) is stays
+
+
+async def test_an_end_is_announced_when_the_broker_is_back(dispatch: Dispatch) -> None:
+    """Whoever waits on the finished queue hears of every end."""
+    uid = await _submit(dispatch)
+    without = replace(dispatch, broker=Broker(dispatch.broker.settings))
+    await without.finish(uid, await _claim(dispatch, uid), _pieces())
+    finished = dispatch.broker.settings.finished_job_queue
+    assert await _rung(dispatch.broker, finished) == []
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _rung(dispatch.broker, finished) == [uid]
+    assert await dispatch.store.connection.call("ZCARD", keys.DUE) == 0
