@@ -61,7 +61,7 @@ async def _make_due(store: Store) -> None:
     """As if the time had come to look at everything."""
     for index in (keys.DUE, keys.LOOSE):
         for member in await store.connection.call("ZRANGE", index, 0, -1):
-            await store.connection.call("ZADD", index, 1, member)
+            await store.connection.note("ZADD", index, 1, member)
 
 
 async def _keys(store: Store) -> set[str]:
@@ -290,7 +290,7 @@ async def full(store: Store) -> AsyncIterator[Callable[[], Awaitable[None]]]:
 
     before = await store.connection.call("CONFIG", "GET", "maxmemory")
     yield fill
-    await store.connection.call("CONFIG", "SET", "maxmemory", before["maxmemory"])
+    await store.connection.call("CONFIG", "SET", "maxmemory", before[b"maxmemory"])
 
 
 async def test_what_frees_memory_works_without_memory(dispatch: Dispatch, full: Callable[[], Awaitable[None]]) -> None:
