@@ -167,3 +167,13 @@ async def test_what_a_dead_consumer_held_is_run_by_an_agent(
     answer = api.wait(uid)
     assert answer.status_code == 200
     assert files_of(answer.content).items() >= files_of(INPUT).items()
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"../../etc/passwd", b"A" * 10_000, b"{uid}"])
+def test_what_is_no_uid_is_dropped(api: Api, stack: Stack, leaks: Leaks, copying: str, body: bytes) -> None:
+    """It harms no agent, and holds no task up."""
+    agents = [stack.pid(f"agent-{number}") for number in (1, 2)]
+    leaks.publish(queues.UNFINISHED, body)
+    assert api.wait(api.post(copying, INPUT)).status_code == 200
+    eventually(lambda: leaks.messages(queues.UNFINISHED) == 0)
+    assert [stack.pid(f"agent-{number}") for number in (1, 2)] == agents
