@@ -1,8 +1,9 @@
 """The public API: version 1's, and nothing that isn't on this list."""
 
 from collections.abc import Mapping
+from importlib import resources
 
-from quart import Response, request
+from quart import Response, request, send_from_directory
 
 from core.client import CoreClient
 from core.contract.errors import Forbidden, TaskNotFound
@@ -12,6 +13,7 @@ from core.openapi import PUBLIC, add_docs
 from core.serving import App, json_response
 from gateway.relay import SMALL_BYTES, relay
 
+PAGE = resources.files("gateway").joinpath("page")
 PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
 """Limits and privileges are the operator's to give, on core."""
 
@@ -22,7 +24,16 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     @app.get("/")
     async def hello() -> Response:
+        """Version 1's words for its clients; the page for a browser."""
+        if "text/html" in request.headers.get("Accept", ""):
+            return await page_file("index.html")
         return json_response('{"message":"Hello world - Welcome to InferenceServer"}')
+
+    @app.get("/page/<name>")
+    async def page_file(name: str) -> Response:
+        response = await send_from_directory(str(PAGE), name)
+        response.headers["Content-Security-Policy"] = "default-src 'self'"
+        return response
 
     @app.get("/healthz")
     async def healthz() -> Response:

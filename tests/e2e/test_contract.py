@@ -404,9 +404,12 @@ def test_the_documentation_is_there(api: Api) -> None:
     assert described["paths"].keys() >= {"/api/tasks/", "/api/tasks/{uid}", "/api/models/"}
 
 
-@pytest.mark.xfail(reason="there is no web page yet", strict=True)
 def test_a_browser_gets_the_web_page(api: Api) -> None:
-    """Who accepts HTML gets HTML, everybody else the JSON greeting."""
+    """Who accepts HTML gets HTML, everybody else the JSON greeting; the page loads nothing from elsewhere."""
     answer = api.get("/", Accept="text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/html")
+    assert answer.headers["Content-Security-Policy"] == "default-src 'self'"
+    assert "http" not in answer.text
+    for name in re.findall(r'(?:href|src)="(/[^"]+)"', answer.text):
+        assert api.get(name).status_code == 200
