@@ -1,7 +1,6 @@
 """`python -m core` serves the private API and sweeps."""
 
 import asyncio
-from contextlib import suppress
 
 from core.amqp import Broker
 from core.app import make_app
@@ -9,7 +8,7 @@ from core.client import IDLE_SECONDS
 from core.dispatch import Dispatch
 from core.observe import set_up_logs
 from core.reaper import sweep_for_ever
-from core.serving import run, serve
+from core.serving import end_soon, run, serve
 from core.settings import Settings
 from core.store import open_store
 from core.zipcheck import ZipCheck
@@ -25,17 +24,17 @@ async def main() -> None:
             max_upload_bytes=settings.max_upload_bytes,
             check_zip=ZipCheck(store.blobs, settings.zip_limits),
         )
-        # A reaper that dies takes the process along: it is restarted, and seen.
-        with suppress(asyncio.CancelledError):
-            async with asyncio.TaskGroup() as group:
-                sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
-                await serve(
-                    make_app(dispatch, settings),
-                    host=settings.core_host,
-                    port=settings.core_port,
-                    keep_alive_seconds=2 * IDLE_SECONDS,
-                )
-                sweeper.cancel()
+        async with asyncio.TaskGroup() as group:
+            sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
+            # A reaper that dies takes the process along: it is restarted, and seen.
+            sweeper.add_done_callback(lambda ended: None if ended.cancelled() else end_soon(1))
+            await serve(
+                make_app(dispatch, settings),
+                host=settings.core_host,
+                port=settings.core_port,
+                keep_alive_seconds=2 * IDLE_SECONDS,
+            )
+            sweeper.cancel()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import aiormq
 import structlog
@@ -34,9 +34,6 @@ LISTEN_SECONDS: Final = 60.0
 
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
-FINISHED_EXPIRE_MS: Final = 24 * 3600 * 1000
-"""Nobody need read the finished queue: what lies there for a day goes."""
-
 LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError, TimeoutError)
 """How aiormq says that the broker, the connection or the channel went away."""
 
@@ -74,7 +71,7 @@ class Message:
 
     def __init__(self, delivered: DeliveredMessage) -> None:
         self._delivered = delivered
-        self._tag = delivered.delivery_tag or 0
+        self._tag = cast(int, delivered.delivery_tag)
         self.is_settled = False
 
     @property
@@ -220,7 +217,7 @@ class Broker:
                 first.cancel()
             async with _answered():
                 for consumer in consumers:
-                    await channel.basic_cancel(consumer.consumer_tag or "")
+                    await channel.basic_cancel(cast(str, consumer.consumer_tag))
         except Unavailable:
             return None
         messages = [first.result()] if first.done() and not first.cancelled() else []

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from core.amqp import FINISHED_EXPIRE_MS, Broker
+from core.amqp import Broker
 from core.contract.errors import (
     InputGone,
     InvalidParameters,
@@ -27,6 +27,7 @@ from core.contract.errors import (
 )
 from core.contract.http import Admission, Claim, ClaimRequest
 from core.contract.model import Limits, Model, ModelSpec
+from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, State, Task
 from core.store import Store
 from core.store.blobs import Upload

@@ -281,8 +281,12 @@ async def serve(
         await hypercorn_serve(app, config, shutdown_trigger=_drained(app))
     finally:
         log.info("server.stopped")
-        # From Python 3.12 on Hypercorn waits for the end of every idle connection.
-        asyncio.get_running_loop().call_later(LAST_SECONDS, os._exit, 1)
+        end_soon(1)
+
+
+def end_soon(status: int) -> None:
+    """Ends the process if it hasn't ended by itself: Hypercorn waits for every idle connection to go."""
+    asyncio.get_running_loop().call_later(LAST_SECONDS, os._exit, status)
 
 
 def _note(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -310,8 +314,7 @@ def _drained(app: App) -> Callable[[], Awaitable[None]]:
         if app.in_flight:
             with suppress(TimeoutError):
                 await asyncio.wait_for(app.is_quiet.wait(), DRAIN_SECONDS)
-        # Idle TLS clients hold Hypercorn's shutdown up for ever.
-        loop.call_later(LAST_SECONDS, os._exit, 0)
+        end_soon(0)
 
     return drained
 

@@ -16,16 +16,12 @@ from gpu_agent.folders import (
     Found,
     OutputRefused,
     OutputTooLarge,
-    empty,
     link_target,
     open_file,
-    remove_tree,
     shown,
     spelled,
     walk,
 )
-
-__all__ = ["OutputRefused", "OutputTooLarge", "empty", "extract", "remove_tree", "zip_folder"]
 
 _READ_BYTES = 1 << 20
 _PIECE_BYTES = 256 << 10

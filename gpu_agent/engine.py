@@ -88,7 +88,11 @@ class Exit:
 
 
 class Engine:
-    """Open with `async with Engine.open(url)`. Every call has a deadline; what the engine refuses is an EngineError."""
+    """Open with `async with Engine.open(url)`.
+
+    What the engine refuses is an EngineError. Every call has a deadline but `put_tar` and `get_tar`, which take as long
+    as the bytes take.
+    """
 
     def __init__(self, docker: aiodocker.Docker, slots: int) -> None:
         self._docker = docker

@@ -9,7 +9,6 @@ from core.client import CoreClient, patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
 from core.contract.http import Claim
 from core.contract.task import Failure, Reason
-from gpu_agent import archive
 from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
@@ -22,6 +21,7 @@ from gpu_agent.engine import (
     GpuUnavailable,
     ImageUnavailable,
 )
+from gpu_agent.folders import OutputRefused, OutputTooLarge
 from gpu_agent.volumes import AttemptVolumes, Volumes
 
 log = structlog.get_logger()
@@ -123,9 +123,9 @@ class Job:
 
         try:
             await patiently(deliver)()
-        except (archive.OutputTooLarge, TooLarge) as error:
+        except (OutputTooLarge, TooLarge) as error:
             raise _failed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
-        except archive.OutputRefused as error:
+        except OutputRefused as error:
             raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
         log.info("output.delivered")
 

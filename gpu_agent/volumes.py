@@ -18,7 +18,7 @@ import structlog
 from core.client import CoreClient
 from core.contract.http import Claim
 from core.contract.model import Model
-from gpu_agent import archive, copies
+from gpu_agent import archive, copies, folders
 from gpu_agent.engine import Engine, EngineError, Mount
 from gpu_agent.zipfeed import with_zip_file
 
@@ -73,9 +73,9 @@ class AttemptVolumes:
         before a byte is sent.
         """
         limit = self.claim.model.output_mb * MiB
-        if self.helper and archive.empty(self.output):
+        if self.helper and folders.empty(self.output):
             await copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
-        if await asyncio.to_thread(archive.empty, self.output):
+        if await asyncio.to_thread(folders.empty, self.output):
             return None
         return _drawn(await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit))
 
@@ -135,7 +135,7 @@ class Volumes:
                 await asyncio.gather(*(self.engine.remove_volume(volume) for volume in fresh))
             except EngineError as error:
                 log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
-            await asyncio.to_thread(archive.remove_tree, folder)
+            await asyncio.to_thread(folders.remove_tree, folder)
 
     async def _make_volume(self, volume: str, labels: Mapping[str, str], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ class Volumes:
         for folder in self._attempts.iterdir():
             if folder.name not in running:
                 try:
-                    await asyncio.to_thread(archive.remove_tree, folder)
+                    await asyncio.to_thread(folders.remove_tree, folder)
                 except OSError as error:
                     log.error("folder.left", folder=folder.name, error=str(error))
 
@@ -200,4 +200,4 @@ def _fill_once(file: BinaryIO, folder: Path) -> None:
             if not folder.exists():
                 raise
     finally:
-        archive.remove_tree(filling)
+        folders.remove_tree(filling)

@@ -8,6 +8,8 @@ from typing import Final, TypedDict
 
 UNFINISHED: Final = "unfinished_job_queue"
 FINISHED: Final = "finished_job_queue"
+FINISHED_EXPIRE_MS: Final = 24 * 3600 * 1000
+"""Nobody need read the finished queue: what lies there for a day goes."""
 
 
 class Declaration(TypedDict):

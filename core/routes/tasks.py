@@ -1,5 +1,7 @@
 """Tasks: what clients, operators and the consumers of version 1 call."""
 
+import json
+
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, field_validator
 from quart import Blueprint, Response, request
 
@@ -53,7 +55,7 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
             raise InvalidParameters([*wrong.detail, *no_zip]) from None
         if zip is None:
             raise InvalidParameters(no_zip)
-        return json_response(f'"{await dispatch.submit(model, zip)}"')
+        return json_response(json.dumps(await dispatch.submit(model, zip)))
 
     @routes.get("/")
     async def page() -> Response:

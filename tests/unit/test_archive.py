@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from core.contract.errors import InvalidZip
 from core.contract.zips import ZipLimits, check
 from gpu_agent import folders
-from gpu_agent.archive import OutputRefused, OutputTooLarge, empty, extract, remove_tree, zip_folder
+from gpu_agent.archive import extract, zip_folder
+from gpu_agent.folders import OutputRefused, OutputTooLarge, empty, remove_tree
 
 ROOM = 1 << 30
 LIMITS = ZipLimits(max_total_bytes=ROOM, max_ratio=100, max_entries=10_000, verify_bytes=ROOM)
