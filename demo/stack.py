@@ -41,9 +41,9 @@ class Stack:
     """One stack in one folder.
 
     `settings` go into the environment of core, gateway and agents. `docker_host` None means: the machine's engine if
-    one answers, else a private one. `certificates` None means: made in the folder. A `daemon` stack stays when the
-    process that called `up` ends; another one ends with the thread that called it, so call from the main thread.
-    `only` names the programs to start when not all are wanted.
+    one answers, else a private one; with `own_engine` a private one wherever it can be started. `certificates` None
+    means: made in the folder. A `daemon` stack stays when the process that called `up` ends; another one ends with the
+    thread that called it, so call from the main thread. `only` names the programs to start when not all are wanted.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Stack:
         agents: int = 1,
         settings: Mapping[str, str] | None = None,
         docker_host: str | None = None,
+        own_engine: bool = False,
         certificates: Path | None = None,
         daemon: bool = False,
         only: Sequence[str] | None = None,
@@ -65,6 +66,7 @@ class Stack:
         self._agents = agents
         self._settings = dict(settings or {})
         self._docker_host = docker_host
+        self._own_engine = own_engine
         self._only = only
         # Tells this stack's agents from another's on the same engine: an agent removes what carries its name.
         self._id = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
@@ -247,7 +249,7 @@ class Stack:
         return Path(tempfile.gettempdir()) / f"inference-server-{self._id}"
 
     def _find_engine(self) -> str:
-        if self._engine.answers():
+        if self._engine.answers() or (self._own_engine and engine.can_start_private_one()):
             return self._engine.docker_host
         if found := engine.machine_engine():
             return found

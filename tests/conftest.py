@@ -44,7 +44,7 @@ def _stack(
     missing = [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
     if missing:
         _cannot_run(f"not installed: {', '.join(missing)}")
-    stack = Stack(folders.mktemp("stack"), Ports.free(), agents=agents, settings=settings, only=only)
+    stack = Stack(folders.mktemp("stack"), Ports.free(), agents=agents, settings=settings, only=only, own_engine=True)
     try:
         stack.up()
     except engine.NoEngineError as error:

@@ -39,8 +39,9 @@ def own_agent(
         "WORK_DIR": str(folder / "work"),
         **settings,
     }
-    for others in ("agent-1", "agent-2"):
-        stack.stop(others)
+    for other in stack.status():
+        if other.name.startswith("agent-") and other.pid is not None:
+            stack.stop(other.name)
     with log_file.open("wb") as log:
         command = [*within, sys.executable, "-m", "gpu_agent"]
         process = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=log, stderr=log)
