@@ -154,7 +154,7 @@ class Dispatch:
         return await self.task(uid)
 
     async def fail(self, uid: str, attempt: int | None, failure: Failure) -> Task:
-        """running → failed, or pending and rung again if the reason allows it."""
+        """running → failed, or pending again if the reason allows it: the sweep rings it after a moment."""
         task = await self.task(uid)
         outcome = await self._fail(task, attempt, failure)
         if outcome is Failed.STALE:
