@@ -17,8 +17,6 @@ log = structlog.get_logger()
 SMALL_BYTES: Final = 2**20
 """A body up to this size is sent at once; for a larger one core is asked first."""
 
-PIECE_BYTES: Final = 2**18
-
 PASSED_ON: Final = ("Content-Type", "Range", "If-Range", "If-None-Match", "Accept")
 PASSED_BACK: Final = frozenset(
     {
@@ -40,12 +38,17 @@ async def relay(
 ) -> Response:
     """The present request as `method path` of core. `max_bytes` bounds a body whose length isn't known."""
     headers = CIMultiDict({name: request.headers[name] for name in PASSED_ON if name in request.headers})
-    body = _bounded(aiter(request.body), max_bytes) if method == "POST" and request.content_length != 0 else None
+    body = aiter(request.body) if method == "POST" and request.content_length != 0 else None
     if body is not None and request.content_length is not None:
         headers["Content-Length"] = str(request.content_length)
     try:
         answer = await core.session.request(
-            method, path, params=params, headers=headers, data=body, allow_redirects=False
+            method,
+            path,
+            params=params,
+            headers=headers,
+            data=body if body is None or max_bytes is None else _bounded(body, max_bytes),
+            allow_redirects=False,
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise unanswered(error) from error
@@ -60,13 +63,12 @@ async def relay(
     return response
 
 
-async def _bounded(body: AsyncIterator[bytes], max_bytes: int | None) -> AsyncIterator[bytes]:
+async def _bounded(body: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
     left = max_bytes
     async for piece in body:
-        if left is not None and max_bytes is not None:
-            left -= len(piece)
-            if left < 0:
-                raise TooLarge.over(max_bytes)
+        left -= len(piece)
+        if left < 0:
+            raise TooLarge.over(max_bytes)
         yield piece
 
 

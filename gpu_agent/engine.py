@@ -88,7 +88,7 @@ class Exit:
 
 
 class Engine:
-    """Open with `async with Engine.open(url)`.
+    """Open with `async with Engine.open(url, slots=n)`.
 
     What the engine refuses is an EngineError. Every call has a deadline but `put_tar` and `get_tar`, which take as long
     as the bytes take.
@@ -134,12 +134,20 @@ class Engine:
         if folder is not None:
             config |= {"Driver": "local", "DriverOpts": {"type": "none", "o": "bind", "device": str(folder)}}
         async with _translated():
-            volume = await self._docker.volumes.create(config)
-            there = (await volume.show())["Options"] or {}
-            if there.get("device") != (folder and str(folder)):
-                # The engine keeps a volume of that name as it is; this one is of a folder that was given up.
-                await volume.delete()
-                await self._docker.volumes.create(config)
+            await self._docker.volumes.create(config)
+
+    async def keep_volume(self, name: str, *, folder: Path | None = None) -> None:
+        """As `create_volume`, for one that may be there already: the engine leaves such as it is, even if it is of a
+        folder that was given up.
+        """
+        await self.create_volume(name, {}, folder=folder)
+        async with _translated():
+            volume = await self._docker.volumes.get(name)
+            options = (await volume.show())["Options"] or {}
+            if options.get("device") == (folder and str(folder)):
+                return
+            await volume.delete()
+        await self.create_volume(name, {}, folder=folder)
 
     async def remove_volume(self, name: str) -> None:
         """Nothing to do when there is none."""

@@ -27,11 +27,11 @@ log = structlog.get_logger()
 MiB: Final = 2**20
 MAX_UNZIPPED_BYTES: Final = 1024**4
 MAX_ENTRIES: Final = 1_000_000
+"""Core refuses by its settings long before; these only end what slipped through."""
+
 READABLE: Final = 0o755
 WRITABLE: Final = 0o777
 """For any user: the image says as whom it runs."""
-
-"""Core refuses by its settings long before; these only end what slipped through."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AttemptVolumes:
         limit = self.claim.model.output_mb * MiB
         if self.helper and folders.empty(self.output):
             await copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
-        if await asyncio.to_thread(folders.empty, self.output):
+        if folders.empty(self.output):
             return None
         return _drawn(await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit))
 
@@ -158,7 +158,7 @@ class Volumes:
                 lambda file: _fill_once(file, folder),
             )
         if self.is_shared:
-            await self._make_volume(model.model_volume_id, {}, folder)
+            await self.engine.keep_volume(model.model_volume_id, folder=folder)
         else:
             await self._copy_model(model, model.model_volume_id, folder, labels)
 
@@ -167,7 +167,7 @@ class Volumes:
         mark = folder.with_suffix(".copied")
         if mark.exists() and await self.engine.has_volume(volume):
             return
-        await self.engine.create_volume(volume, {})
+        await self.engine.keep_volume(volume)
         mount = Mount(volume, "/model", is_read_only=False)
         helper = await self._helper(f"inference-server-fill-{secrets.token_hex(8)}", model, [mount], labels)
         try:

@@ -27,9 +27,11 @@ REMOVED_AT_ONCE: Final = 256
 SMALL_BYTES: Final = 16 * 1024
 
 ALIVE_SECONDS: Final = 180.0
-CUT_OFF_SECONDS: Final = 10.0
 RENEW_SECONDS: Final = 30.0
 """A writer renews its entry as bytes come; one that is this late is dead. A stalled upload is cut long before."""
+
+CUT_OFF_SECONDS: Final = 10.0
+"""How long the sweep leaves an upload alone that was cut off: its last chunk may still come."""
 
 
 @dataclass(frozen=True)

@@ -118,10 +118,9 @@ class Tasks:
         outcome, *rest = await self._claim(keys=[keys.task(uid)], args=args)
         if not rest:
             return Claimed(outcome.decode()), None
-        flat = rest[0]
         with suppress(Unavailable):  # an earlier look is due already; this one is only more to the point
             await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
-        return Claimed.CLAIMED, _task(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return Claimed.CLAIMED, _task(_fields(rest[0]))
 
     async def renew(self, uid: str, attempt: int, *, lease_seconds: float) -> bool:
         """False: the attempt no longer holds the task, its container must go."""
@@ -150,7 +149,7 @@ class Tasks:
         """The task as it was. Its indexes go with it."""
         flat: Sequence[bytes] = await self._remove(keys=[keys.task(uid)])
         await self.forget(uid)
-        return _task(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
+        return _task(_fields(flat)) if flat else None
 
     async def forget(self, uid: str) -> None:
         """Takes a task that is no more off the indexes."""
@@ -196,6 +195,11 @@ class Tasks:
     async def settle(self, uid: str) -> None:
         """Nothing more can happen to the task: the reaper needn't look."""
         await self._redis.call("ZREM", keys.DUE, uid)
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A hash as a script returns it: name, value, name, value, …"""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _time(seconds: bytes) -> datetime:
