@@ -206,7 +206,7 @@ class Dispatch:
             raise TaskNotFound
         for blob in (removed.input, removed.output):
             if blob:
-                await self.store.blobs.remove(blob.id)
+                await self._remove(blob)
         log.info("task.deleted", task=uid, state=task.state)
         return task
 
@@ -275,8 +275,15 @@ class Dispatch:
     async def _after_end(self, task: Task) -> None:
         """The input has served."""
         if task.input:
-            await self.store.blobs.remove(task.input.id)
+            await self._remove(task.input)
         await self.announce(task.uid)
+
+    async def _remove(self, blob: Blob) -> None:
+        """After a transition, which stands: what can't be removed now is the sweep's."""
+        try:
+            await self.store.blobs.remove(blob.id)
+        except Unavailable as error:
+            log.warning("blob.left", blob=blob.id, error=str(error))
 
     async def announce(self, uid: str) -> None:
         """Tells whoever listens on the finished queue of a task's end; until that is done, the sweep comes back."""

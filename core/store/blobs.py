@@ -31,7 +31,8 @@ RENEW_SECONDS: Final = 30.0
 """A writer renews its entry as bytes come; one that is this late is dead. A stalled upload is cut long before."""
 
 CUT_OFF_SECONDS: Final = 10.0
-"""How long the sweep leaves an upload alone that was cut off: its last chunk may still come."""
+"""How long the sweep leaves an upload alone that was cut off: its last chunk may still come. And a removal, after each
+of its steps."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,13 @@ class Blobs:
         await self._redis.call("ZREM", keys.LOOSE, blob_id)
 
     async def remove(self, blob_id: str, *, chunks: int = 0) -> None:
-        """The blob, as far as it got, and its entry. `chunks`: how many there are at least, for who knows it."""
+        """The blob, as far as it got, and its entry. `chunks`: how many there are at least, for who knows it.
+
+        If it is cut short, the sweep goes on with it soon.
+        """
         bound = max(chunks, int(await self._redis.call("HGET", keys.blob(blob_id), "chunks") or 0))
         for first in range(0, bound, REMOVED_AT_ONCE):
+            await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + CUT_OFF_SECONDS, blob_id)
             numbers = range(first, min(first + REMOVED_AT_ONCE, bound))
             await self._redis.call_all(("UNLINK", keys.chunk(blob_id, number)) for number in numbers)
         await self._redis.call("UNLINK", keys.blob(blob_id))

@@ -8,7 +8,7 @@ import pytest
 from core.contract.errors import InvalidZip, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
 from core.store import Store, keys
-from core.store.blobs import CHUNK_BYTES, CUT_OFF_SECONDS
+from core.store.blobs import CHUNK_BYTES, CUT_OFF_SECONDS, REMOVED_AT_ONCE
 from tests.integration.making import stored_blob
 
 
@@ -65,6 +65,25 @@ async def test_an_upload_that_was_cut_off_is_the_sweeps(store: Store) -> None:
     late = keys.chunk(upload.id, 2)
     await store.connection.call("SET", late, b"late")
     await store.blobs.remove(upload.id)
+    assert await _keys(store) == set()
+
+
+async def test_a_removal_that_was_cut_short_is_soon_gone_on_with(store: Store) -> None:
+    """A core that dies, or that Redis leaves alone, halfway through a large zip doesn't keep its memory for minutes."""
+    many = 20 * REMOVED_AT_ONCE
+    await store.connection.call_all(("SET", keys.chunk("large", number), b"") for number in range(many))
+    await store.connection.call("HSET", keys.blob("large"), "owner", "task", "chunks", many)
+    await store.blobs.loosen([Blob(id="large", size=1)])
+    removing = asyncio.create_task(store.blobs.remove("large"))
+    while await store.connection.call("EXISTS", keys.chunk("large", 0)):
+        await asyncio.sleep(0)
+    removing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await removing
+    assert await store.connection.call("EXISTS", keys.chunk("large", many - 1))
+    deadline = float(await store.connection.call("ZSCORE", keys.LOOSE, "large"))
+    assert deadline - time.time() <= CUT_OFF_SECONDS
+    await store.blobs.remove("large")
     assert await _keys(store) == set()
 
 
