@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings
 
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
-from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody
+from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody, Noted
 from core.contract.task import Failure
 
 log = structlog.get_logger()
@@ -97,15 +97,17 @@ class CoreClient:
         body = request.model_dump_json().encode()
         return Claim.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/claim", body))
 
-    async def renew(self, uid: str, attempt: int) -> None:
-        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/renew")
+    async def renew(self, uid: str, attempt: int, noted: Noted) -> None:
+        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/renew", params=noted.model_dump())
 
-    async def finish(self, uid: str, attempt: int, zip: AsyncIterable[bytes]) -> None:
+    async def finish(self, uid: str, attempt: int, zip: AsyncIterable[bytes], noted: Noted) -> None:
         """Streams the output zip. TransitionRefused: the attempt has lost the task."""
-        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/output", zip, seconds=None)
+        path = f"/api/tasks/{uid}/attempts/{attempt}/output"
+        await self._call("POST", path, zip, params=noted.model_dump(), seconds=None)
 
-    async def fail(self, uid: str, attempt: int, failure: Failure) -> None:
-        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/failure", failure.model_dump_json().encode())
+    async def fail(self, uid: str, attempt: int, failure: Failure, noted: Noted) -> None:
+        path = f"/api/tasks/{uid}/attempts/{attempt}/failure"
+        await self._call("POST", path, failure.model_dump_json().encode(), params=noted.model_dump())
 
     async def release(self, uid: str, attempt: int) -> None:
         await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/release")

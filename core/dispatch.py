@@ -5,9 +5,11 @@ between the two, the reaper puts right.
 """
 
 import secrets
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final, TypeVar
 
 import structlog
 
@@ -28,16 +30,18 @@ from core.contract.errors import (
 from core.contract.http import Admission, Claim, ClaimRequest
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.queues import FINISHED_EXPIRE_MS
-from core.contract.task import Blob, Failure, Reason, State, Task
+from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.store import Store
 from core.store.blobs import Upload
-from core.store.tasks import Claimed, Ended, Failed, NewTask
+from core.store.tasks import LOST, Claimed, Ended, Failed, NewTask
 from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
 
 AGAIN_SECONDS: Final = 5.0
 """What the infrastructure failed at isn't tried again at once: a host in trouble would use up all tries in a second."""
+
+Outcome = TypeVar("Outcome", Ended, Failed)
 
 UID_BYTES: Final = 32
 """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
@@ -115,10 +119,9 @@ class Dispatch:
         """pending → running. TransitionRefused: somebody has it, or an agent with a GPU must; drop the message."""
         outcome, task = await self.store.tasks.claim(
             uid,
+            Runner(agent=request.agent, host=request.host, gpus=request.gpus),
             claim_id=request.claim_id,
-            agent=request.agent,
             lease_seconds=self.lease_seconds,
-            has_gpu=request.has_gpu,
             redelivered=request.redelivered,
         )
         if outcome is Claimed.GONE:
@@ -130,21 +133,21 @@ class Dispatch:
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
         return Claim(task=task, model=await self.model(task.model_human_readable_id), lease_seconds=self.lease_seconds)
 
-    async def renew(self, uid: str, attempt: int) -> None:
+    async def renew(self, uid: str, attempt: int, *, image: str = "") -> None:
         """TransitionRefused: the attempt has lost the task, its container must go."""
-        if not await self.store.tasks.renew(uid, attempt, lease_seconds=self.lease_seconds):
+        if not await self.store.tasks.renew(uid, attempt, lease_seconds=self.lease_seconds, image=image):
             raise TransitionRefused
 
-    async def finish(self, uid: str, attempt: int | None, zip: AsyncIterable[bytes] | None) -> Task:
+    async def finish(self, uid: str, attempt: int | None, zip: AsyncIterable[bytes] | None, *, image: str = "") -> Task:
         """running → finished with an output. Sent twice it finishes once; the second output is dropped."""
         task = await self.task(uid)
         if zip is None:
-            outcome = await self._finish(task, attempt, None)
+            outcome = await self._finish(task, attempt, None, image)
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
                 blob = await self._received(upload, zip, is_output=True)
                 upload.offer()
-                outcome = await self._finish(task, attempt, blob)
+                outcome = await self._finish(task, attempt, blob, image)
                 if outcome is Ended.DONE:
                     await upload.keep()
                 else:
@@ -153,10 +156,10 @@ class Dispatch:
             raise TransitionRefused
         return await self.task(uid)
 
-    async def fail(self, uid: str, attempt: int | None, failure: Failure) -> Task:
+    async def fail(self, uid: str, attempt: int | None, failure: Failure, *, image: str = "") -> Task:
         """running → failed, or pending again if the reason allows it: the sweep rings it after a moment."""
         task = await self.task(uid)
-        outcome = await self._fail(task, attempt, failure)
+        outcome = await self._fail(task, attempt, failure, image=image)
         if outcome is Failed.STALE:
             raise TransitionRefused
         log.info("attempt.failed", task=uid, attempt=attempt, reason=failure.reason, task_is=outcome)
@@ -164,10 +167,19 @@ class Dispatch:
 
     async def expire(self, task: Task) -> None:
         """The lease of a running task has run out: its agent is taken for dead."""
-        failure = Failure(reason=Reason.AGENT_LOST, message="The agent that ran the task was lost")
-        outcome = await self._fail(task, task.attempt, failure, if_expired=True)
+        outcome = await self._fail(task, task.attempt, LOST, if_expired=True)
         if outcome is not Failed.STALE:
             log.warning("lease.expired", task=task.uid, attempt=task.attempt, task_is=outcome)
+
+    async def expire_without_lease(self, task: Task) -> None:
+        """A consumer of version 1 runs the task. If it dies, the broker redelivers its message; where that is lost as
+        well, the longest that the model may run is the bound.
+        """
+        model = await self.store.models.get(task.model_human_readable_id)
+        limit = timedelta(seconds=model.timeout_seconds if model else 0)
+        if task.datetime_dispatched and datetime.now(UTC) - task.datetime_dispatched > limit:
+            outcome = await self._fail(task, task.attempt, LOST)
+            log.warning("consumer.lost", task=task.uid, attempt=task.attempt, task_is=outcome)
 
     async def release(self, uid: str, attempt: int | None) -> Task:
         """running → pending and rung: an agent that drains hands its task back."""
@@ -176,6 +188,17 @@ class Dispatch:
             raise TransitionRefused
         log.info("task.released", task=uid, attempt=attempt)
         await self.ring(uid)
+        return await self.task(uid)
+
+    async def cancel(self, uid: str) -> Task:
+        """pending or running → failed. A running container goes at its agent's next renewal. Twice is as once."""
+        task = await self.task(uid)
+        failure = Failure(reason=Reason.CANCELLED, message="The task was cancelled")
+        transition = partial(self.store.tasks.cancel, uid, failure)
+        if await self._end(task, transition, Failed.FAILED) is Failed.FAILED:
+            log.info("task.cancelled", task=uid, attempt=task.attempt)
+        elif task.failure is None or task.failure.reason is not Reason.CANCELLED:
+            raise TransitionRefused("The task has ended")
         return await self.task(uid)
 
     async def set_status(self, uid: str, state: State) -> Task:
@@ -249,34 +272,35 @@ class Dispatch:
             await upload.alive_during(self.check_zip(blob))
         return blob
 
-    async def _finish(self, task: Task, attempt: int | None, output: Blob | None) -> Ended:
-        await self.store.blobs.loosen([task.input] if task.input else [])
-        outcome = await self.store.tasks.finish(task.uid, attempt, output)
-        if outcome is Ended.STALE and task.input:
-            await self.store.blobs.hold(task.input.id)
+    async def _finish(self, task: Task, attempt: int | None, output: Blob | None, image: str) -> Ended:
+        transition = partial(self.store.tasks.finish, task.uid, attempt, output, image=image)
+        outcome = await self._end(task, transition, Ended.DONE)
         if outcome is Ended.DONE:
             log.info("task.finished", task=task.uid, attempt=attempt, size=output.size if output else None)
-            await self._after_end(task)
         return outcome
 
-    async def _fail(self, task: Task, attempt: int | None, failure: Failure, *, if_expired: bool = False) -> Failed:
-        inputs = [task.input] if task.input else []
-        await self.store.blobs.loosen(inputs)
-        outcome = await self.store.tasks.fail(task.uid, attempt, failure, if_expired=if_expired)
-        if outcome is Failed.FAILED:
-            await self._after_end(task)
-        else:
-            for blob in inputs:
-                await self.store.blobs.hold(blob.id)
+    async def _fail(
+        self, task: Task, attempt: int | None, failure: Failure, *, image: str = "", if_expired: bool = False
+    ) -> Failed:
+        transition = partial(self.store.tasks.fail, task.uid, attempt, failure, image=image, if_expired=if_expired)
+        outcome = await self._end(task, transition, Failed.FAILED)
         if outcome is Failed.PENDING:
             await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else AGAIN_SECONDS)
         return outcome
 
-    async def _after_end(self, task: Task) -> None:
-        """The input has served."""
-        if task.input:
-            await self._remove(task.input)
-        await self.announce(task.uid)
+    async def _end(self, task: Task, transition: Callable[[], Awaitable[Outcome]], end: Outcome) -> Outcome:
+        """A transition that may end the task. If it does, the input has served, and the end is announced."""
+        inputs = [task.input] if task.input else []
+        await self.store.blobs.loosen(inputs)
+        outcome = await transition()
+        if outcome is end:
+            for blob in inputs:
+                await self._remove(blob)
+            await self.announce(task.uid)
+        else:
+            for blob in inputs:
+                await self.store.blobs.hold(blob.id)
+        return outcome
 
     async def _remove(self, blob: Blob) -> None:
         """After a transition, which stands: what can't be removed now is the sweep's."""

@@ -72,7 +72,9 @@ async def _look_at(dispatch: Dispatch, bell: "_Bell", uid: str) -> None:
     elif look.task.state is State.RUNNING:
         left = WITHOUT_LEASE_SECONDS if look.lease_seconds is None else max(look.lease_seconds, 0)
         await tasks.look_again(uid, after_seconds=left + LEASE_MARGIN_SECONDS)
-        if look.lease_seconds is not None and look.lease_seconds <= 0:
+        if look.lease_seconds is None:
+            await dispatch.expire_without_lease(look.task)
+        elif look.lease_seconds <= 0:
             await dispatch.expire(look.task)
     else:
         await dispatch.announce(uid)

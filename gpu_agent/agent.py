@@ -105,8 +105,9 @@ class Agent:
             return None
         request = ClaimRequest(
             agent=f"{self.name}/{slot.name}",
+            host=self.engine.host,
+            gpus=slot.gpus,
             claim_id=secrets.token_hex(8),
-            has_gpu=bool(slot.gpus),
             redelivered=message.redelivered,
         )
         claiming = asyncio.create_task(patiently(self.core.claim)(uid, request), name=f"claim {uid}")
@@ -133,7 +134,7 @@ class Agent:
         with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=slot.name):
             job = Job(claim, self.name, slot.gpus, self.core, self.engine, self.volumes)
             running = asyncio.create_task(job.run(), name=key)
-            renewing = asyncio.create_task(self._renew_until_lost(claim), name=f"lease {key}")
+            renewing = asyncio.create_task(self._renew_until_lost(job), name=f"lease {key}")
             self._running[key] = running
             try:
                 await asyncio.wait({running, renewing}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,13 +151,13 @@ class Agent:
                 renewing.cancel()
                 del self._running[key]
 
-    async def _renew_until_lost(self, claim: Claim) -> None:
+    async def _renew_until_lost(self, job: Job) -> None:
         """Returns when core says that the attempt no longer holds the task. While core is away, the task goes on."""
-        task = claim.task
+        task = job.claim.task
         while True:
-            await asyncio.sleep(claim.lease_seconds / RENEWALS_PER_LEASE)
+            await asyncio.sleep(job.claim.lease_seconds / RENEWALS_PER_LEASE)
             try:
-                await self.core.renew(task.uid, task.attempt)
+                await self.core.renew(task.uid, task.attempt, job.noted)
             except Unavailable as error:
                 log.warning("lease.unrenewed", error=str(error))
             except (TaskNotFound, TransitionRefused):

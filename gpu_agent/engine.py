@@ -5,7 +5,7 @@ import json
 import secrets
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -98,6 +98,8 @@ class Engine:
         self._docker = docker
         self._slots = slots
         self._memory_bytes = 0
+        self.host = ""
+        """The name of the machine that the containers run on, once `check` has asked."""
 
     @classmethod
     @asynccontextmanager
@@ -110,19 +112,26 @@ class Engine:
             await docker.close()
 
     async def check(self) -> None:
-        """The engine answers, and says how much memory its host has."""
+        """The engine answers, and says what its host is."""
         async with _translated():
             info = await self._docker.system.info()
         self._memory_bytes = int(info["MemTotal"])
+        self.host = str(info["Name"])
 
-    async def ensure_image(self, reference: str, pull: Pull) -> None:
-        """Pulls the image when the host has none, or always if the model says so. Raises ImageUnavailable."""
+    async def ensure_image(self, reference: str, pull: Pull) -> str:
+        """Pulls the image when the host has none, or always if the model says so.
+
+        Returns what the name stands for: the digest in the registry, or the image's id when it came from none. Raises
+        ImageUnavailable.
+        """
         try:
-            if pull is Pull.MISSING and await self._has_image(reference):
-                return
+            if pull is Pull.MISSING:
+                with suppress(NotFound):
+                    return await self._digest(reference)
             async with _translated(seconds=PULL_SECONDS):
                 await self._docker.images.pull(reference)
             log.info("image.pulled", image=reference)
+            return await self._digest(reference)
         except EngineAway:
             raise
         except EngineError as error:
@@ -278,13 +287,10 @@ class Engine:
     def _container(self, container_id: str) -> DockerContainer:
         return self._docker.containers.container(container_id)
 
-    async def _has_image(self, reference: str) -> bool:
-        try:
-            async with _translated():
-                await self._docker.images.inspect(reference)
-        except NotFound:
-            return False
-        return True
+    async def _digest(self, reference: str) -> str:
+        async with _translated():
+            image = await self._docker.images.inspect(reference)
+        return str((image.get("RepoDigests") or [image["Id"]])[0])
 
     def _config(self, spec: ContainerSpec) -> dict[str, Any]:
         """The sandbox: what a container may do beyond this, only an operator can register."""

@@ -1,13 +1,13 @@
 """One task on a GPU, from top to bottom."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from core.client import CoreClient, patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
-from core.contract.http import Claim
+from core.contract.http import Claim, Noted
 from core.contract.task import Failure, Reason
 from gpu_agent.engine import (
     AGENT,
@@ -39,7 +39,7 @@ class HostFailed(Exception):
     """The attempt ended for this host's sake, and core knows: look after the host before the next one."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """An attempt that this agent holds, and what it takes to run it."""
 
@@ -49,6 +49,8 @@ class Job:
     core: CoreClient
     engine: Engine
     volumes: Volumes
+    noted: Noted = field(default_factory=Noted)
+    """What core is told with each call for the attempt."""
 
     async def run(self) -> None:
         """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
@@ -57,7 +59,7 @@ class Job:
         """
         model = self.claim.model
         try:
-            await self.engine.ensure_image(model.container_tag, model.pull)
+            self.noted = Noted(image=await self.engine.ensure_image(model.container_tag, model.pull))
             async with self.volumes.fresh(self.claim, self._labels) as volumes:
                 await self._fill(volumes)
                 await self._run_container(volumes)
@@ -119,7 +121,7 @@ class Job:
             zip = await volumes.output_zip()
             if zip is None:
                 raise _failed(Reason.NO_OUTPUT, "The model exited with code 0 but left nothing in /output", 0)
-            await self.core.finish(task.uid, task.attempt, zip)
+            await self.core.finish(task.uid, task.attempt, zip, self.noted)
 
         try:
             await patiently(deliver)()
@@ -132,7 +134,7 @@ class Job:
     async def _report(self, failure: Failure) -> None:
         log.warning("attempt.failed", **failure.model_dump(exclude={"message"}))
         task = self.claim.task
-        await patiently(self.core.fail)(task.uid, task.attempt, failure)
+        await patiently(self.core.fail)(task.uid, task.attempt, failure, self.noted)
 
     @property
     def _name(self) -> str:

@@ -3,11 +3,11 @@
 from http import HTTPStatus
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.contract import errors
 from core.contract.model import Model
-from core.contract.task import Task
+from core.contract.task import Runner, Task
 
 STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.InvalidZip: HTTPStatus.BAD_REQUEST,
@@ -40,16 +40,21 @@ class ErrorBody(BaseModel):
     detail: object
 
 
-class ClaimRequest(BaseModel):
+class ClaimRequest(Runner):
     """An agent asks for a task. `claim_id` is new for each message, so that a claim can be sent again after a cut."""
+
+    claim_id: str
+    redelivered: bool = False
+    """A redelivered message may take a task that a consumer of version 1 set running and then lost."""
+
+
+class Noted(BaseModel):
+    """What an agent says along with each call for its attempt."""
 
     model_config = ConfigDict(frozen=True)
 
-    agent: str
-    claim_id: str
-    has_gpu: bool
-    redelivered: bool = False
-    """A redelivered message may take a task that a consumer of version 1 set running and then lost."""
+    image: str = Field(default="", max_length=1024)
+    """As `Attempt.image`, as soon as it is known."""
 
 
 class Claim(BaseModel):

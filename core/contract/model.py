@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, computed_field
 
-from core.contract.task import Blob
+from core.contract.task import MAX_ATTEMPTS, Blob
 
 IMAGE_REFERENCE: Final = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]+)?/)?"  # registry host
@@ -55,7 +55,8 @@ class Limits(BaseModel):
     shm_mb: int = Field(default=1024, ge=1)
     """PyTorch's data loaders share tensors through /dev/shm; the engine's 64 MB are too few for them."""
     output_mb: int = Field(default=8192, ge=1)
-    max_attempts: int = Field(default=3, ge=1, le=20)
+    max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
+    """How many attempts may fail before the task does."""
 
 
 class Model(ModelSpec, Limits):

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 UID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """What a uid can look like; what doesn't is nobody's, and never becomes part of a path."""
@@ -63,16 +63,28 @@ class Reason(StrEnum):
     GPU_UNAVAILABLE = "gpu_unavailable"
     AGENT_LOST = "agent_lost"
     ENGINE_ERROR = "engine_error"
+    HANDED_BACK = "handed_back"
+    """Its agent was stopped. That is nobody's failure, and no try is used up."""
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
     @property
-    def is_retried(self) -> bool:
-        """The infrastructure's fault is tried again, the model's or the user's is final."""
-        return self in _RETRIED
+    def retries(self) -> int:
+        """How often a task is tried again for this reason: the model's or the user's fault is final."""
+        return _RETRIES.get(self, 0)
 
 
-_RETRIED: Final = frozenset({Reason.IMAGE_UNAVAILABLE, Reason.GPU_UNAVAILABLE, Reason.AGENT_LOST, Reason.ENGINE_ERROR})
+MAX_ATTEMPTS: Final = 20
+"""The most that a model may ask for."""
+
+_RETRIES: Final[Mapping[Reason, int]] = {
+    Reason.IMAGE_UNAVAILABLE: MAX_ATTEMPTS,
+    Reason.GPU_UNAVAILABLE: MAX_ATTEMPTS,
+    Reason.AGENT_LOST: MAX_ATTEMPTS,
+    Reason.ENGINE_ERROR: MAX_ATTEMPTS,
+    # Its neighbours on the host may have had the memory; a second time it is the model's own need.
+    Reason.OUT_OF_MEMORY: 1,
+}
 
 
 class Failure(BaseModel):
@@ -94,6 +106,29 @@ class Blob(BaseModel):
     size: int
 
 
+class Runner(BaseModel):
+    """Who runs an attempt. Empty: a consumer of version 1, which doesn't say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent: str = Field(default="", max_length=256)
+    """The agent's name and its slot's."""
+    host: str = Field(default="", max_length=256)
+    gpus: tuple[str, ...] = ()
+    """By UUID, those that the slot has."""
+
+
+class Attempt(Runner):
+    """One try at a task. It runs while it has not `ended`; it ended well if it has no `failure`."""
+
+    number: int
+    started: datetime
+    ended: datetime | None = None
+    image: str | None = None
+    """What the image's name stood for: its digest in the registry, or its id when it came from none."""
+    failure: Failure | None = None
+
+
 class Task(BaseModel):
     """A task as core stores it and shows it to agents and operators. Times are UTC."""
 
@@ -108,7 +143,11 @@ class Task(BaseModel):
     output: Blob | None = None
     state: State = State.PENDING
     attempt: int = 0
+    """The number of the latest one."""
+    attempts: tuple[Attempt, ...] = ()
+    """Oldest first; of very many only the latest."""
     failure: Failure | None = None
+    """Of the latest attempt that failed."""
     waits_for: str | None = None
 
     # What version 1 called these.

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from quart import Blueprint, Response, request
 
 from core.contract.errors import InvalidRequest
-from core.contract.http import ClaimRequest
+from core.contract.http import ClaimRequest, Noted
 from core.contract.task import Failure
 from core.dispatch import Dispatch
 from core.routes.parameters import parse
@@ -34,17 +34,17 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/renew")
     async def renew(uid: str, attempt: int) -> Response:
-        await dispatch.renew(uid, attempt)
+        await dispatch.renew(uid, attempt, image=_noted().image)
         return Response("", 204)
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/output")
     async def finish(uid: str, attempt: int) -> Response:
-        await dispatch.finish(uid, attempt, aiter(request.body))
+        await dispatch.finish(uid, attempt, aiter(request.body), image=_noted().image)
         return Response("", 204)
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/failure")
     async def fail(uid: str, attempt: int) -> Response:
-        await dispatch.fail(uid, attempt, await _body(Failure))
+        await dispatch.fail(uid, attempt, await _body(Failure), image=_noted().image)
         return Response("", 204)
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/release")
@@ -53,6 +53,10 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
         return Response("", 204)
 
     return routes
+
+
+def _noted() -> Noted:
+    return parse(Noted, request.args)
 
 
 async def _body(kind: type[Body]) -> Body:

@@ -78,6 +78,10 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
     async def delete(uid: str) -> Response:
         return json_response((await dispatch.delete(uid)).model_dump_json())
 
+    @routes.post("/<uid>/cancel")
+    async def cancel(uid: str) -> Response:
+        return json_response((await dispatch.cancel(uid)).model_dump_json())
+
     @routes.get("/inputs/<uid>")
     async def input_zip(uid: str) -> Response:
         blob = await dispatch.input(uid)

@@ -214,7 +214,7 @@ class Blobs:
         """
         bound = max(chunks, int(await self._redis.call("HGET", keys.blob(blob_id), "chunks") or 0))
         for first in range(0, bound, REMOVED_AT_ONCE):
-            await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + CUT_OFF_SECONDS, blob_id)
+            await self._redis.note("ZADD", keys.LOOSE, time.time() + CUT_OFF_SECONDS, blob_id)
             numbers = range(first, min(first + REMOVED_AT_ONCE, bound))
             await self._redis.call_all(("UNLINK", keys.chunk(blob_id, number)) for number in numbers)
         await self._redis.call("UNLINK", keys.blob(blob_id))

@@ -11,7 +11,7 @@ from typing import Final
 
 from core.contract import codec
 from core.contract.errors import Unavailable
-from core.contract.task import Blob, Failure, State, Task
+from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
 from core.store import keys
 from core.store.connection import Connection, script
 
@@ -22,6 +22,10 @@ CREATE_SECONDS: Final = 120.0
 """Long after this no late command of a core that stood still makes the task of an index entry."""
 
 LEASE_MARGIN_SECONDS: Final = 0.5
+
+
+LOST: Final = Failure(reason=Reason.AGENT_LOST, message="The agent that ran the task was lost")
+HANDED_BACK: Final = Failure(reason=Reason.HANDED_BACK, message="The agent that ran the task was stopped")
 
 
 class Claimed(StrEnum):
@@ -82,6 +86,7 @@ class Tasks:
         self._fail = script(connection, "fail")
         self._release = script(connection, "release")
         self._start_without_lease = script(connection, "start_without_lease")
+        self._cancel = script(connection, "cancel")
         self._remove = script(connection, "remove")
 
     async def create(self, new: NewTask) -> None:
@@ -111,10 +116,11 @@ class Tasks:
         await self._ring(keys=[keys.task(uid)])
 
     async def claim(
-        self, uid: str, *, claim_id: str, agent: str, lease_seconds: float, has_gpu: bool, redelivered: bool
+        self, uid: str, runner: Runner, *, claim_id: str, lease_seconds: float, redelivered: bool = False
     ) -> tuple[Claimed, Task | None]:
         """pending → running. Sent twice with the same `claim_id` it claims once."""
-        args: list[str | float] = [claim_id, agent, lease_seconds, int(has_gpu), int(redelivered)]
+        args: list[str | bytes | float] = [claim_id, codec.pack(runner), lease_seconds]
+        args += [int(bool(runner.gpus)), int(redelivered), codec.pack(LOST)]
         outcome, *rest = await self._claim(keys=[keys.task(uid)], args=args)
         if not rest:
             return Claimed(outcome.decode()), None
@@ -122,28 +128,36 @@ class Tasks:
             await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
         return Claimed.CLAIMED, _task(_fields(rest[0]))
 
-    async def renew(self, uid: str, attempt: int, *, lease_seconds: float) -> bool:
+    async def renew(self, uid: str, attempt: int, *, lease_seconds: float, image: str = "") -> bool:
         """False: the attempt no longer holds the task, its container must go."""
-        return bool(await self._renew(keys=[keys.task(uid)], args=[attempt, lease_seconds]))
+        return bool(await self._renew(keys=[keys.task(uid)], args=[attempt, lease_seconds, image]))
 
-    async def finish(self, uid: str, attempt: int | None, output: Blob | None) -> Ended:
+    async def finish(self, uid: str, attempt: int | None, output: Blob | None, *, image: str = "") -> Ended:
         """running → finished. No attempt: a consumer of version 1, whose output may come apart from the status."""
-        args = ["" if attempt is None else attempt, codec.pack(output) if output else ""]
+        args: list[str | bytes] = [_number(attempt), codec.pack(output) if output else "", image]
         return Ended((await self._finish(keys=[keys.task(uid)], args=args)).decode())
 
-    async def fail(self, uid: str, attempt: int | None, failure: Failure, *, if_expired: bool = False) -> Failed:
+    async def fail(
+        self, uid: str, attempt: int | None, failure: Failure, *, image: str = "", if_expired: bool = False
+    ) -> Failed:
         """running → failed, or pending again when the reason allows it and tries are left."""
-        name = "" if attempt is None else attempt
-        args = [name, codec.pack(failure), int(failure.reason.is_retried), int(if_expired)]
+        reason = failure.reason
+        args: list[str | bytes | int] = [_number(attempt), codec.pack(failure), reason.value, reason.retries]
+        args += [image, int(if_expired)]
         return Failed((await self._fail(keys=[keys.task(uid)], args=args)).decode())
 
     async def release(self, uid: str, attempt: int | None) -> bool:
         """running → pending, which counts as nobody's failure."""
-        return bool(await self._release(keys=[keys.task(uid)], args=["" if attempt is None else attempt]))
+        args: list[str | bytes] = [_number(attempt), codec.pack(HANDED_BACK)]
+        return bool(await self._release(keys=[keys.task(uid)], args=args))
 
     async def start_without_lease(self, uid: str) -> bool:
         """pending → running for a consumer of version 1."""
-        return bool(await self._start_without_lease(keys=[keys.task(uid)]))
+        return bool(await self._start_without_lease(keys=[keys.task(uid)], args=[codec.pack(Runner())]))
+
+    async def cancel(self, uid: str, failure: Failure) -> Failed:
+        """pending or running → failed, whoever holds it."""
+        return Failed((await self._cancel(keys=[keys.task(uid)], args=[codec.pack(failure)])).decode())
 
     async def remove(self, uid: str) -> Task | None:
         """The task as it was. Its indexes go with it."""
@@ -202,8 +216,36 @@ def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def _number(attempt: int | None) -> str:
+    """As the scripts know it."""
+    return "" if attempt is None else str(attempt)
+
+
 def _time(seconds: bytes) -> datetime:
     return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def _attempts(fields: Mapping[bytes, bytes]) -> tuple[Attempt, ...]:
+    """Those that are kept, oldest first."""
+    numbers = (
+        int(name.split(b":")[1]) for name in fields if name.startswith(b"attempt:") and name.endswith(b":runner")
+    )
+    return tuple(_attempt(number, fields) for number in sorted(numbers))
+
+
+def _attempt(number: int, fields: Mapping[bytes, bytes]) -> Attempt:
+    def field(what: bytes) -> bytes | None:
+        return fields.get(b"attempt:%d:%b" % (number, what))
+
+    ended, image, failure = field(b"ended"), field(b"image"), field(b"failure")
+    return Attempt(
+        number=number,
+        **codec.unpack_plain(fields[b"attempt:%d:runner" % number]),
+        started=_time(fields[b"attempt:%d:started" % number]),
+        ended=_time(ended) if ended else None,
+        image=image.decode() if image else None,
+        failure=codec.unpack(Failure, failure) if failure else None,
+    )
 
 
 def _task(fields: Mapping[bytes, bytes]) -> Task:
@@ -217,6 +259,7 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
         output=codec.unpack(Blob, fields[b"output"]) if b"output" in fields else None,
         state=State(fields[b"state"].decode()),
         attempt=int(fields[b"attempt"]),
+        attempts=_attempts(fields),
         failure=codec.unpack(Failure, fields[b"failure"]) if b"failure" in fields else None,
         waits_for=fields[b"waits_for"].decode() if b"waits_for" in fields else None,
     )

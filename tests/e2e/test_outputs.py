@@ -168,11 +168,14 @@ def test_time_is_limited(api: Api, model: ModelMaker) -> None:
     assert "started" in detail["message"]
 
 
-def test_memory_is_limited(api: Api, model: ModelMaker) -> None:
-    """Told apart from a model's own failure."""
-    detail = api.failure(model("echo started; tail /dev/zero", memory_mb="32"), INPUT)
+def test_memory_is_limited(api: Api, core: Api, model: ModelMaker) -> None:
+    """Told apart from a model's own failure, and tried once more."""
+    uid = api.post(model("echo started; tail /dev/zero", memory_mb="32"), INPUT)
+    detail = api.wait(uid).json()["detail"]
     assert (detail["reason"], detail["exit_code"]) == ("out_of_memory", 137)
     assert "started" in detail["message"]
+    attempts = core.get(f"/api/tasks/{uid}").json()["attempts"]
+    assert [attempt["failure"]["reason"] for attempt in attempts] == ["out_of_memory"] * 2
 
 
 @pytest.mark.parametrize(

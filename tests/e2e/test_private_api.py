@@ -5,9 +5,11 @@ from datetime import datetime
 import pytest
 import requests
 
+from demo.image import docker
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
+from tests.waiting import eventually
 from tests.zips import zip_of
 
 UNKNOWN = "A" * 43
@@ -36,6 +38,7 @@ GUARDED = [
     ("GET", "/api/models/human_readable_id/x"),
     ("GET", f"/api/models/zips/{UNKNOWN}"),
     ("POST", f"/api/tasks/{UNKNOWN}/claim"),
+    ("POST", f"/api/tasks/{UNKNOWN}/cancel"),
     ("GET", "/nothing"),
 ]
 
@@ -78,6 +81,33 @@ def test_a_task_as_json(api: Api, core: Api, waiting: str) -> None:
     created = task["datetime_created"]
     assert isinstance(created, str)
     assert datetime.fromisoformat(created).utcoffset() is not None
+
+
+def test_the_attempts_of_a_task(api: Api, core: Api, copying: str, stack: Stack) -> None:
+    """Who ran it on which host, with which image, and when."""
+    uid = api.post(copying, INPUT)
+    assert api.wait(uid).status_code == 200
+    [attempt] = core.get(f"/api/tasks/{uid}").json()["attempts"]
+    assert attempt["agent"].startswith("agent-")
+    assert attempt["host"] == docker(stack.docker_host, "info", "--format", "{{.Name}}").strip()
+    assert attempt["image"].startswith("sha256:")
+    assert attempt["started"] < attempt["ended"]
+    assert (attempt["number"], attempt["gpus"], attempt["failure"]) == (1, [], None)
+
+
+def test_a_running_task_is_cancelled(api: Api, core: Api, model: ModelMaker, stack: Stack) -> None:
+    """At once for the client; the container goes with its agent's next renewal."""
+    uid = api.post(model("sleep 1000"), INPUT)
+
+    def containers() -> str:
+        return docker(stack.docker_host, "ps", "-q", "--filter", f"label=inference-server.task={uid}")
+
+    eventually(containers)
+    assert core.call("POST", f"/api/tasks/{uid}/cancel").json()["state"] == "failed"
+    answer = api.get(f"/api/tasks/{uid}")
+    assert answer.status_code == 552
+    assert answer.json()["detail"]["reason"] == "cancelled"
+    eventually(lambda: not containers())
 
 
 def test_tasks_are_listed(api: Api, core: Api, waiting: str) -> None:

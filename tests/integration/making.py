@@ -3,12 +3,14 @@
 import secrets
 
 from core.contract.model import ModelSpec
-from core.contract.task import Blob, Failure, Reason, State, Task
+from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.store import Store
 from core.store.tasks import Claimed, NewTask
 
 MODEL = ModelSpec(human_readable_id="copy", container_tag="copy:1", use_gpu=False)
 GPU_MODEL = ModelSpec(human_readable_id="segment", container_tag="segment:1", use_gpu=True)
+CPU = Runner(agent="agent", host="host")
+GPU = Runner(agent="gpu", host="host", gpus=("GPU-1",))
 FAULT_OF_MODEL = Failure(reason=Reason.EXIT_NONZERO, message="exit 3", exit_code=3)
 FAULT_OF_ENGINE = Failure(reason=Reason.ENGINE_ERROR, message="the engine was restarted")
 
@@ -32,9 +34,7 @@ async def pending(store: Store, *, use_gpu: bool = False, max_attempts: int = 3)
 
 
 async def claimed(store: Store, uid: str, *, lease_seconds: float = 30, claim_id: str = "first") -> Task:
-    outcome, task = await store.tasks.claim(
-        uid, claim_id=claim_id, agent="agent", lease_seconds=lease_seconds, has_gpu=False, redelivered=False
-    )
+    outcome, task = await store.tasks.claim(uid, CPU, claim_id=claim_id, lease_seconds=lease_seconds)
     assert outcome is Claimed.CLAIMED
     assert task is not None
     return task

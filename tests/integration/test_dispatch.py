@@ -42,7 +42,7 @@ async def _submit(dispatch: Dispatch, model: ModelSpec = MODEL) -> str:
 
 
 async def _claim(dispatch: Dispatch, uid: str, *, has_gpu: bool = False) -> int:
-    claim = await dispatch.claim(uid, ClaimRequest(agent="agent", claim_id=str(time.monotonic()), has_gpu=has_gpu))
+    claim = await dispatch.claim(uid, ClaimRequest(claim_id=str(time.monotonic()), gpus=("GPU-1",) if has_gpu else ()))
     return claim.task.attempt
 
 
@@ -219,6 +219,43 @@ async def test_it_may_not_touch_what_an_agent_holds(dispatch: Dispatch) -> None:
     assert await dispatch.store.connection.call("ZCARD", keys.LOOSE) == 0
 
 
+async def test_a_consumer_that_vanished_with_its_message(dispatch: Dispatch) -> None:
+    """Nothing tells of its death but the time: the task is another's when the model may not run longer."""
+    uid = await _submit(dispatch)
+    await dispatch.set_status(uid, State.RUNNING)
+    await _rung(dispatch.broker)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert (await dispatch.task(uid)).state is State.RUNNING
+    await dispatch.store.connection.call(
+        "HSET", keys.task(uid), "dispatched", time.time() - Limits().timeout_seconds - 1
+    )
+    for _ in range(2):
+        await _make_due(dispatch.store)
+        await reaper.sweep(dispatch)
+    assert (await dispatch.task(uid)).state is State.PENDING
+    assert await _rung(dispatch.broker) == [uid]
+
+
+async def test_a_cancelled_task_leaves_its_input(dispatch: Dispatch) -> None:
+    """Its end is final and announced; cancelling it again changes nothing, and what has finished isn't cancelled."""
+    pending, running, finished = [await _submit(dispatch) for _ in range(3)]
+    attempt = await _claim(dispatch, running)
+    await dispatch.finish(finished, await _claim(dispatch, finished), _pieces())
+    await _rung(dispatch.broker, dispatch.broker.settings.finished_job_queue)
+    for uid in (pending, running, pending):
+        task = await dispatch.cancel(uid)
+        assert (task.state, task.input) == (State.FAILED, None)
+    with pytest.raises(TransitionRefused):
+        await dispatch.renew(running, attempt)
+    with pytest.raises(TransitionRefused):
+        await dispatch.cancel(finished)
+    assert await _rung(dispatch.broker, dispatch.broker.settings.finished_job_queue) == [pending, running]
+    for uid in (pending, running, finished):
+        await dispatch.delete(uid)
+    assert await _keys(dispatch.store) == set()
+
+
 async def test_a_deleted_task_is_gone_for_its_agent_as_well(dispatch: Dispatch) -> None:
     """The next renewal says so; a late output is refused and not kept."""
     uid = await _submit(dispatch)
@@ -249,8 +286,8 @@ async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytes
     tasks = dispatch.store.tasks
     real = getattr(tasks, step)
 
-    async def cut_off(*args: object) -> None:
-        await real(*args)
+    async def cut_off(*args: object, **options: object) -> None:
+        await real(*args, **options)
         raise Unavailable
 
     uid = await _submit(dispatch)

@@ -4,10 +4,22 @@ import itertools
 
 import pytest
 
-from core.contract.task import TRANSITIONS, State, Task
+from core.contract.task import TRANSITIONS, Failure, Reason, State, Task
 from core.store import Store
-from core.store.tasks import Claimed, Ended, Failed
-from tests.integration.making import FAULT_OF_ENGINE, FAULT_OF_MODEL, claimed, in_state, pending, state_of, stored_blob
+from core.store.tasks import LOST, Claimed, Ended, Failed
+from tests.integration.making import (
+    CPU,
+    FAULT_OF_ENGINE,
+    FAULT_OF_MODEL,
+    GPU,
+    claimed,
+    in_state,
+    pending,
+    state_of,
+    stored_blob,
+)
+
+CANCELLED = Failure(reason=Reason.CANCELLED, message="The task was cancelled")
 
 
 async def _go(store: Store, uid: str, target: State) -> None:
@@ -17,9 +29,7 @@ async def _go(store: Store, uid: str, target: State) -> None:
         case State.PENDING:
             await store.tasks.release(uid, attempt)
         case State.RUNNING:
-            await store.tasks.claim(
-                uid, claim_id="other", agent="agent", lease_seconds=9, has_gpu=False, redelivered=False
-            )
+            await store.tasks.claim(uid, CPU, claim_id="other", lease_seconds=9)
         case State.FINISHED:
             await store.tasks.finish(uid, attempt, None)
         case State.FAILED:
@@ -43,6 +53,7 @@ async def test_an_end_is_an_end(store: Store, state: State) -> None:
     assert not await store.tasks.renew(uid, 1, lease_seconds=9)
     assert not await store.tasks.release(uid, 1)
     assert not await store.tasks.start_without_lease(uid)
+    assert await store.tasks.cancel(uid, CANCELLED) is Failed.STALE
     assert await store.tasks.get(uid) == before
 
 
@@ -66,9 +77,7 @@ async def test_a_claim_sent_twice_claims_once(store: Store) -> None:
     uid = await pending(store)
     first = await claimed(store, uid)
     assert (await claimed(store, uid)).attempt == first.attempt
-    outcome, task = await store.tasks.claim(
-        uid, claim_id="other", agent="b", lease_seconds=9, has_gpu=False, redelivered=True
-    )
+    outcome, task = await store.tasks.claim(uid, CPU, claim_id="other", lease_seconds=9, redelivered=True)
     assert (outcome, task) == (Claimed.TAKEN, None)
 
 
@@ -87,6 +96,68 @@ async def test_the_infrastructures_faults_are_tried_again_within_bounds(store: S
     assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE) is Failed.PENDING
     await claimed(store, uid, claim_id="b")
     assert await store.tasks.fail(uid, 2, FAULT_OF_ENGINE) is Failed.FAILED
+
+
+async def test_out_of_memory_is_tried_once_more(store: Store) -> None:
+    """The first time its neighbours may have had the memory, the second time it is the model's own need."""
+    uid = await pending(store, max_attempts=5)
+    failure = Failure(reason=Reason.OUT_OF_MEMORY, message="", exit_code=137)
+    await claimed(store, uid, claim_id="a")
+    assert await store.tasks.fail(uid, 1, failure) is Failed.PENDING
+    await claimed(store, uid, claim_id="b")
+    assert await store.tasks.fail(uid, 2, FAULT_OF_ENGINE) is Failed.PENDING
+    await claimed(store, uid, claim_id="c")
+    assert await store.tasks.fail(uid, 3, failure) is Failed.FAILED
+
+
+async def test_every_attempt_is_kept_with_how_it_ended(store: Store) -> None:
+    """Who ran it where, on what, from when to when, which image, and why it ended."""
+    uid = await pending(store)
+    await claimed(store, uid, claim_id="a")
+    await store.tasks.renew(uid, 1, lease_seconds=9, image="copy@sha256:1")
+    await store.tasks.fail(uid, 1, FAULT_OF_ENGINE)
+    await claimed(store, uid, claim_id="b")
+    await store.tasks.release(uid, 2)
+    await store.tasks.claim(uid, GPU, claim_id="c", lease_seconds=9)
+    await store.tasks.finish(uid, 3, await stored_blob(store, uid), image="copy@sha256:2")
+    task = await store.tasks.get(uid)
+    assert task is not None
+    first, second, third = task.attempts
+    assert [attempt.number for attempt in task.attempts] == [1, 2, 3]
+    assert (first.agent, first.host, first.gpus, first.image) == ("agent", "host", (), "copy@sha256:1")
+    assert first.failure == FAULT_OF_ENGINE
+    assert second.failure is not None
+    assert (second.failure.reason, second.image) == (Reason.HANDED_BACK, None)
+    assert (third.agent, third.gpus, third.image, third.failure) == ("gpu", ("GPU-1",), "copy@sha256:2", None)
+    times = [time for attempt in task.attempts for time in (attempt.started, attempt.ended) if time]
+    assert len(times) == 6
+    assert times == sorted(times)
+
+
+async def test_of_very_many_attempts_the_latest_are_kept(store: Store) -> None:
+    """Agents that hand a task back for ever don't fill the memory."""
+    uid = await pending(store)
+    for number in range(1, 61):
+        await claimed(store, uid, claim_id=str(number))
+        assert await store.tasks.release(uid, number)
+    task = await store.tasks.get(uid)
+    assert task is not None
+    assert [attempt.number for attempt in task.attempts] == list(range(11, 61))
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.RUNNING])
+async def test_a_cancelled_task_is_nobodys(store: Store, state: State) -> None:
+    """It has failed at once, whoever held it; its agent may not renew, and nobody may claim it."""
+    uid = await in_state(store, state)
+    assert await store.tasks.cancel(uid, CANCELLED) is Failed.FAILED
+    task = await store.tasks.get(uid)
+    assert task is not None
+    assert (task.state, task.failure) == (State.FAILED, CANCELLED)
+    assert [attempt.failure for attempt in task.attempts] == [CANCELLED] * task.attempt
+    assert not await store.tasks.renew(uid, 1, lease_seconds=9)
+    assert await store.tasks.finish(uid, 1, await stored_blob(store, uid)) is Ended.STALE
+    assert (await store.tasks.claim(uid, CPU, claim_id="late", lease_seconds=9))[0] is Claimed.TAKEN
+    assert await store.tasks.cancel(uid, CANCELLED) is Failed.STALE
 
 
 async def test_handing_back_counts_as_nobodys_failure(store: Store) -> None:
@@ -108,9 +179,7 @@ async def test_only_a_lease_that_is_over_expires(store: Store) -> None:
 
 
 async def _claim_after(store: Store, uid: str, *, redelivered: bool) -> tuple[Claimed, Task | None]:
-    return await store.tasks.claim(
-        uid, claim_id="after", agent="b", lease_seconds=9, has_gpu=False, redelivered=redelivered
-    )
+    return await store.tasks.claim(uid, CPU, claim_id="after", lease_seconds=9, redelivered=redelivered)
 
 
 async def test_a_consumer_of_version_1_holds_no_lease(store: Store) -> None:
@@ -123,6 +192,7 @@ async def test_a_consumer_of_version_1_holds_no_lease(store: Store) -> None:
     assert outcome is Claimed.CLAIMED
     assert task is not None
     assert task.attempt == 2
+    assert [attempt.failure for attempt in task.attempts] == [LOST, None]
 
 
 async def test_without_a_gpu_no_claim_of_a_gpu_task(store: Store) -> None:
@@ -130,17 +200,13 @@ async def test_without_a_gpu_no_claim_of_a_gpu_task(store: Store) -> None:
     uid = await pending(store, use_gpu=True)
     said = []
     for number in range(2):
-        outcome, _ = await store.tasks.claim(
-            uid, claim_id=str(number), agent="cpu", lease_seconds=9, has_gpu=False, redelivered=False
-        )
+        outcome, _ = await store.tasks.claim(uid, CPU, claim_id=str(number), lease_seconds=9)
         said.append(outcome)
     assert said == [Claimed.UNSUITABLE, Claimed.WAITING]
     waiting = await store.tasks.get(uid)
     assert waiting is not None
     assert waiting.waits_for == "gpu"
-    outcome, task = await store.tasks.claim(
-        uid, claim_id="gpu", agent="gpu", lease_seconds=9, has_gpu=True, redelivered=False
-    )
+    outcome, task = await store.tasks.claim(uid, GPU, claim_id="gpu", lease_seconds=9)
     assert outcome is Claimed.CLAIMED
     assert task is not None
     assert task.waits_for is None

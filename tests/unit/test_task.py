@@ -33,7 +33,7 @@ def test_every_state_has_its_transitions() -> None:
 @pytest.mark.parametrize("reason", [Reason.EXIT_NONZERO, Reason.TIMEOUT, Reason.INPUT_INVALID, Reason.OUTPUT_INVALID])
 def test_what_the_model_or_the_user_did_is_final(reason: Reason) -> None:
     """Trying again would fail again."""
-    assert not reason.is_retried
+    assert not reason.retries
 
 
 def test_records_survive_msgpack() -> None:

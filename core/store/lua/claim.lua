@@ -1,6 +1,6 @@
--- pending → running. ARGV: claim id, agent, lease seconds, '1' with a GPU, '1' if redelivered
+-- pending → running. ARGV: claim id, runner, lease seconds, '1' with a GPU, '1' if redelivered, failure of a lost agent
 -- → {'claimed', fields} | {'taken'} | {'unsuitable'} | {'waiting'} | {'gone'}
-local claim_id, agent, lease_seconds, has_gpu, redelivered = unpack(ARGV)
+local claim_id, runner, lease_seconds, has_gpu, redelivered, lost = unpack(ARGV)
 local state, holder, lease, needs = get('state', 'claim_id', 'lease_until', 'needs')
 if not state then
   return {'gone'}
@@ -16,8 +16,9 @@ if not is_mine then
     -- Said once: whoever hears 'unsuitable' rings the agents with GPUs, whoever hears 'waiting' needn't.
     return {redis.call('HSET', task, 'waits_for', 'gpu') == 1 and 'unsuitable' or 'waiting'}
   end
-  redis.call('HINCRBY', task, 'attempt', 1)
-  redis.call('HSET', task, 'state', 'running', 'claim_id', claim_id, 'agent', agent, 'dispatched', now())
+  end_attempt(lost)
+  begin_attempt(runner)
+  redis.call('HSET', task, 'claim_id', claim_id)
   redis.call('HDEL', task, 'waits_for', 'failure')
 end
 redis.call('HSET', task, 'lease_until', now() + lease_seconds)

@@ -19,9 +19,45 @@ local function is_held_by(attempt)
   return state == 'running' and current == attempt
 end
 
+-- Attempts are kept in fields of their own: attempt:<number>:<what>.
+local KEPT_ATTEMPTS = 50  -- agents that hand a task back don't use up its tries, so they alone could fill the memory
+
+local function of_attempt(number, what)
+  return 'attempt:' .. number .. ':' .. what
+end
+
+-- A claim or a consumer of version 1 takes the task. runner: who it is
+local function begin_attempt(runner)
+  local number = redis.call('HINCRBY', task, 'attempt', 1)
+  redis.call('HSET', task, 'state', 'running', 'dispatched', now(),
+    of_attempt(number, 'runner'), runner, of_attempt(number, 'started'), now())
+  local old = number - KEPT_ATTEMPTS
+  for _, what in ipairs({'runner', 'started', 'ended', 'image', 'failure'}) do
+    redis.call('HDEL', task, of_attempt(old, what))
+  end
+end
+
+local function note_image(image)
+  if image ~= '' then
+    redis.call('HSET', task, of_attempt(get('attempt'), 'image'), image)
+  end
+end
+
+-- failure: '' when it ended well. Nothing to do for a task that nobody runs.
+local function end_attempt(failure)
+  local state, number = get('state', 'attempt')
+  if state ~= 'running' then
+    return
+  end
+  redis.call('HSET', task, of_attempt(number, 'ended'), now())
+  if failure ~= '' then
+    redis.call('HSET', task, of_attempt(number, 'failure'), failure)
+  end
+end
+
 local function let_go(state)
   redis.call('HSET', task, 'state', state)
-  redis.call('HDEL', task, 'claim_id', 'agent', 'lease_until', 'waits_for', 'rung')
+  redis.call('HDEL', task, 'claim_id', 'lease_until', 'waits_for', 'rung')
 end
 
 local function finish_as(state)

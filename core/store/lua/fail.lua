@@ -1,6 +1,7 @@
 -- running → failed, or back to pending while tries are left.
--- ARGV: attempt or '', failure, '1' to try again, '1' only if its lease has run out   → 'failed' | 'pending' | 'stale'
-local attempt, failure, try_again, if_expired = unpack(ARGV)
+-- ARGV: attempt or '', failure, its reason, how often this reason is tried again, image, '1' only if its lease has run out
+-- → 'failed' | 'pending' | 'stale'
+local attempt, failure, reason, retries, image, if_expired = unpack(ARGV)
 local state, current, lease, max_attempts = get('state', 'attempt', 'lease_until', 'max_attempts')
 if state == 'failed' and attempt == current then
   return 'failed'
@@ -11,9 +12,12 @@ end
 if if_expired == '1' and (not lease or tonumber(lease) > now()) then
   return 'stale'
 end
+note_image(image)
+end_attempt(failure)
 redis.call('HSET', task, 'failure', failure)
 local failures = redis.call('HINCRBY', task, 'failures', 1)
-if try_again == '1' and failures < tonumber(max_attempts) then
+local of_this_kind = redis.call('HINCRBY', task, 'failures:' .. reason, 1)
+if of_this_kind <= tonumber(retries) and failures < tonumber(max_attempts) then
   let_go('pending')
   return 'pending'
 end

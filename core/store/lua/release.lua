@@ -1,7 +1,9 @@
 -- running → pending: an agent that drains hands its task back. That is nobody's failure.
--- ARGV: attempt   → 1, or 0 when the attempt no longer holds the task
-if not is_held_by(ARGV[1]) then
+-- ARGV: attempt or '', why   → 1, or 0 when the attempt no longer holds the task
+local attempt, why = unpack(ARGV)
+if not is_held_by(attempt) then
   return 0
 end
+end_attempt(why)
 let_go('pending')
 return 1

@@ -1,6 +1,8 @@
--- ARGV: attempt, lease seconds   → 1, or 0 when the attempt no longer holds the task
-if not is_held_by(ARGV[1]) then
+-- ARGV: attempt, lease seconds, image   → 1, or 0 when the attempt no longer holds the task
+local attempt, lease_seconds, image = unpack(ARGV)
+if not is_held_by(attempt) then
   return 0
 end
-redis.call('HSET', task, 'lease_until', now() + ARGV[2])
+note_image(image)
+redis.call('HSET', task, 'lease_until', now() + lease_seconds)
 return 1
