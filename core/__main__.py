@@ -16,13 +16,18 @@ from core.zipcheck import ZipCheck
 
 async def main() -> None:
     settings = Settings()
-    async with open_store(settings.redis_url.get_secret_value()) as store, Broker.open(settings) as broker:
+    redis_url = settings.redis_url.get_secret_value()
+    async with (
+        open_store(redis_url, reserve_percent=settings.redis_reserve_percent) as store,
+        Broker.open(settings) as broker,
+    ):
         dispatch = Dispatch(
             store=store,
             broker=broker,
             lease_seconds=settings.lease_seconds,
             max_upload_bytes=settings.max_upload_bytes,
             check_zip=ZipCheck(store.blobs, settings.zip_limits),
+            keep=settings.keep,
         )
         async with asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")

@@ -2,14 +2,17 @@
 
 from quart import Response, request
 
+from core import metrics
 from core.client import CoreToken
 from core.contract.errors import Unauthorized
+from core.contract.http import Readiness
 from core.dispatch import Dispatch
 from core.openapi import PRIVATE, add_docs
 from core.routes import agents, models, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+WITHOUT_STORE = frozenset({"/metrics"})
 
 
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
@@ -26,6 +29,8 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
         offered = (authorization.token or authorization.password) if authorization else None
         if not token.opens(offered or ""):
             raise Unauthorized
+        if request.path not in WITHOUT_STORE:
+            dispatch.store.pulse.check()
 
     @app.get("/")
     async def hello() -> Response:
@@ -37,9 +42,18 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """200 when core can take tasks: Redis answers. While RabbitMQ is away tasks are taken and rung later."""
-        await dispatch.store.ping()
-        broker = "connected" if dispatch.broker.is_connected else "away"
-        return json_response(f'{{"status":"ready","rabbitmq":"{broker}"}}')
+        """From what is known of Redis and RabbitMQ: it asks nobody. While RabbitMQ is away tasks are taken, and rung
+        later: to take core out of service then would turn a delay into a failure.
+        """
+        missing = {"redis": words} if (words := dispatch.store.pulse.missing) else {}
+        degraded = (
+            {} if dispatch.broker.is_connected else {"rabbitmq": "is away: tasks are taken, and start when it is back"}
+        )
+        readiness = Readiness(ready=not missing, missing=missing, degraded=degraded)
+        return json_response(readiness.model_dump_json(exclude_defaults=True), 200 if readiness.ready else 503)
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
     return app

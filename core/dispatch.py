@@ -5,7 +5,8 @@ between the two, the reaper puts right.
 """
 
 import secrets
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,6 +34,7 @@ from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.store import Store
 from core.store.blobs import Upload
+from core.store.room import Announced
 from core.store.tasks import LOST, Claimed, Ended, Failed, NewTask
 from core.zipcheck import ZipCheck
 
@@ -47,6 +49,35 @@ UID_BYTES: Final = 32
 """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
 
 
+HOUR_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long after a task's end its output is kept, and how long the task itself, and whatever is left of it."""
+
+    outputs_hours: float
+    tasks_hours: float
+
+    def of(self, model: Model) -> "Retention":
+        """The model's own, where its operator set one."""
+        outputs, tasks = model.keep_outputs_hours, model.keep_tasks_hours
+        return Retention(
+            self.outputs_hours if outputs is None else outputs, self.tasks_hours if tasks is None else tasks
+        )
+
+    def is_output_due(self, age_seconds: float) -> bool:
+        return age_seconds >= self.outputs_hours * HOUR_SECONDS
+
+    def is_task_due(self, age_seconds: float) -> bool:
+        return age_seconds >= self.tasks_hours * HOUR_SECONDS
+
+    def next_seconds(self, age_seconds: float) -> float:
+        """Until something of a task that ended so long ago is due."""
+        hours = self.tasks_hours if self.is_output_due(age_seconds) else min(self.outputs_hours, self.tasks_hours)
+        return max(hours * HOUR_SECONDS - age_seconds, 0)
+
+
 @dataclass(frozen=True)
 class Dispatch:
     """Methods raise the errors of core/contract/errors.py; a stale attempt is told apart from a missing task."""
@@ -56,20 +87,21 @@ class Dispatch:
     lease_seconds: float
     max_upload_bytes: int
     check_zip: ZipCheck
+    keep: Retention
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
-        """Whether a body may be sent, asked before it is. `model` is the one that a task is for."""
+        """Room for a body, asked before it is sent. `model` is the one that a task is for."""
         if model is not None:
             await self.model(model)
         if size is not None and size > self.max_upload_bytes:
             raise TooLarge.over(self.max_upload_bytes)
-        return Admission(max_bytes=self.max_upload_bytes)
+        return Admission(max_bytes=self.max_upload_bytes, ticket=await self.store.room.ticket(size))
 
-    async def submit(self, model_id: str, zip: AsyncIterable[bytes]) -> str:
+    async def submit(self, model_id: str, zip: AsyncIterable[bytes], announced: Announced) -> str:
         """Stores, checks, commits and rings. Whoever gets the uid from here can rely on the task's end."""
         model = await self.model(model_id)
         uid = secrets.token_urlsafe(UID_BYTES)
-        async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
+        async with self._incoming(uid, announced) as upload:
             blob = await self._received(upload, zip)
             upload.offer()
             await self.store.tasks.create(
@@ -165,21 +197,25 @@ class Dispatch:
         log.info("attempt.failed", task=uid, attempt=attempt, reason=failure.reason, task_is=outcome)
         return await self.task(uid)
 
-    async def expire(self, task: Task) -> None:
-        """The lease of a running task has run out: its agent is taken for dead."""
+    async def expire(self, task: Task) -> bool:
+        """The lease of a running task has run out: its agent is taken for dead. False: it was renewed just now."""
         outcome = await self._fail(task, task.attempt, LOST, if_expired=True)
-        if outcome is not Failed.STALE:
-            log.warning("lease.expired", task=task.uid, attempt=task.attempt, task_is=outcome)
+        if outcome is Failed.STALE:
+            return False
+        log.warning("lease.expired", task=task.uid, attempt=task.attempt, task_is=outcome)
+        return True
 
-    async def expire_without_lease(self, task: Task) -> None:
+    async def expire_without_lease(self, task: Task) -> bool:
         """A consumer of version 1 runs the task. If it dies, the broker redelivers its message; where that is lost as
-        well, the longest that the model may run is the bound.
+        well, the longest that the model may run is the bound. False: it has time still.
         """
         model = await self.store.models.get(task.model_human_readable_id)
         limit = timedelta(seconds=model.timeout_seconds if model else 0)
-        if task.datetime_dispatched and datetime.now(UTC) - task.datetime_dispatched > limit:
-            outcome = await self._fail(task, task.attempt, LOST)
-            log.warning("consumer.lost", task=task.uid, attempt=task.attempt, task_is=outcome)
+        if task.datetime_dispatched is None or datetime.now(UTC) - task.datetime_dispatched <= limit:
+            return False
+        outcome = await self._fail(task, task.attempt, LOST)
+        log.warning("consumer.lost", task=task.uid, attempt=task.attempt, task_is=outcome)
+        return True
 
     async def release(self, uid: str, attempt: int | None) -> Task:
         """running → pending and rung: an agent that drains hands its task back."""
@@ -233,13 +269,27 @@ class Dispatch:
         log.info("task.deleted", task=uid, state=task.state)
         return task
 
+    async def retention(self, task: Task) -> Retention:
+        """As model and settings say now: a task takes nothing of it along."""
+        model = await self.store.models.get(task.model_human_readable_id)
+        return self.keep.of(model) if model else self.keep
+
+    async def drop_output(self, task: Task) -> None:
+        """The output was kept for long enough: the task stays finished, and says that there is none."""
+        if task.output:
+            await self.store.blobs.loosen([task.output])
+            await self.store.tasks.drop_output(task.uid)
+            await self._remove(task.output)
+
     async def model(self, human_readable_id: str) -> Model:
         model = await self.store.models.get(human_readable_id)
         if model is None:
             raise ModelNotFound
         return model
 
-    async def add_model(self, spec: ModelSpec, limits: Limits, zip: AsyncIterable[bytes] | None) -> Model:
+    async def add_model(
+        self, spec: ModelSpec, limits: Limits, zip: AsyncIterable[bytes] | None, announced: Announced
+    ) -> Model:
         """Raises ModelExists before it reads the zip, and after if somebody was quicker."""
         if spec.model_available and zip is None:
             raise InvalidParameters.missing("body", "zip_file")
@@ -251,7 +301,7 @@ class Dispatch:
         if zip is None:
             model = await self.store.models.add(uid, spec, limits, None)
         else:
-            async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
+            async with self._incoming(uid, announced) as upload:
                 blob = await self._received(upload, zip)
                 upload.offer()
                 try:
@@ -262,6 +312,15 @@ class Dispatch:
                 await upload.keep()
         log.info("model.added", model=model.human_readable_id, image=model.container_tag)
         return model
+
+    @asynccontextmanager
+    async def _incoming(self, owner: str, announced: Announced) -> AsyncIterator[Upload]:
+        """Raises StoreFull before anything is read if it doesn't fit; outputs of running tasks aren't asked."""
+        async with (
+            self.store.room.reserved(announced) as reservation,
+            self.store.blobs.upload(owner, max_bytes=self.max_upload_bytes, reservation=reservation) as upload,
+        ):
+            yield upload
 
     async def _received(self, upload: Upload, zip: AsyncIterable[bytes], *, is_output: bool = False) -> Blob:
         """The whole zip in the store, its directory checked; an output is trusted to be what the agent made."""
@@ -296,7 +355,9 @@ class Dispatch:
         if outcome is end:
             for blob in inputs:
                 await self._remove(blob)
-            await self.announce(task.uid)
+            if await self.announce(task.uid):
+                keep = await self.retention(task)
+                await self.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(0))
         else:
             for blob in inputs:
                 await self.store.blobs.hold(blob.id)
@@ -309,12 +370,15 @@ class Dispatch:
         except Unavailable as error:
             log.warning("blob.left", blob=blob.id, error=str(error))
 
-    async def announce(self, uid: str) -> None:
-        """Tells whoever listens on the finished queue of a task's end; until that is done, the sweep comes back."""
+    async def announce(self, uid: str) -> bool:
+        """Tells whoever listens on the finished queue of a task's end. False while the broker is away: the sweep comes
+        back.
+        """
         try:
             await self.broker.publish(self.broker.settings.finished_job_queue, uid, expire_ms=FINISHED_EXPIRE_MS)
         except Unavailable as error:
             log.warning("task.end_unrung", task=uid, error=str(error))
             await self.store.tasks.look_again(uid, after_seconds=AGAIN_SECONDS)
-        else:
-            await self.store.tasks.settle(uid)
+            return False
+        await self.store.tasks.announce(uid)
+        return True

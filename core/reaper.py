@@ -1,15 +1,19 @@
-"""Puts right what a crash left between two steps: unrung tasks, expired leases, zips without an owner.
+"""Puts right what a crash left between two steps: unrung tasks, expired leases, zips without an owner. Removes what was
+kept for long enough.
 
 Any core may sweep; a lock in Redis lets one at a time, only to save work: each repair is a fenced transition.
 """
 
 import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
+from core import metrics
 from core.amqp import Depth
-from core.contract.errors import StoreFull, Unavailable
+from core.contract.errors import StoreFull, TaskNotFound, Unavailable
 from core.contract.task import State
 from core.dispatch import Dispatch
 from core.store.tasks import LEASE_MARGIN_SECONDS, Look
@@ -58,14 +62,21 @@ async def sweep(dispatch: Dispatch) -> None:
             await dispatch.store.blobs.hold(loose.id)
         else:
             await dispatch.store.blobs.remove(loose.id)
-            log.info("blob.swept", blob=loose.id, owner=loose.owner)
+            _repaired("zip without owner", blob=loose.id, owner=loose.owner)
+
+
+def _repaired(kind: str, **about: str) -> None:
+    """Each thing that is put right is logged and counted, under the same name."""
+    log.info("sweep.repaired", kind=kind, **about)
+    metrics.REPAIRS.labels(kind).inc()
 
 
 async def _look_at(dispatch: Dispatch, bell: "_Bell", uid: str) -> None:
     tasks = dispatch.store.tasks
     look = await tasks.look(uid)
     if look is None:
-        await tasks.forget_missing(uid)
+        if await tasks.forget_missing(uid):
+            _repaired("entry without task", task=uid)
     elif look.task.state is State.PENDING:
         rung = await bell.ring_if_silent(look)
         await tasks.look_again(uid, after_seconds=RING_AGAIN_SECONDS if rung else RETRY_SECONDS)
@@ -73,11 +84,32 @@ async def _look_at(dispatch: Dispatch, bell: "_Bell", uid: str) -> None:
         left = WITHOUT_LEASE_SECONDS if look.lease_seconds is None else max(look.lease_seconds, 0)
         await tasks.look_again(uid, after_seconds=left + LEASE_MARGIN_SECONDS)
         if look.lease_seconds is None:
-            await dispatch.expire_without_lease(look.task)
-        elif look.lease_seconds <= 0:
-            await dispatch.expire(look.task)
+            if await dispatch.expire_without_lease(look.task):
+                _repaired("consumer lost", task=uid)
+        elif look.lease_seconds <= 0 and await dispatch.expire(look.task):
+            _repaired("lease expired", task=uid)
     else:
-        await dispatch.announce(uid)
+        await _look_at_ended(dispatch, look)
+
+
+async def _look_at_ended(dispatch: Dispatch, look: Look) -> None:
+    """The broker may be away for longer than an output is kept: what is due goes before the end is announced."""
+    task = look.task
+    keep = await dispatch.retention(task)
+    age_seconds = (datetime.now(UTC) - (task.datetime_finished or task.datetime_created)).total_seconds()
+    if keep.is_task_due(age_seconds):
+        with suppress(TaskNotFound):  # somebody deleted it meanwhile
+            await dispatch.delete(task.uid)
+            _repaired("task expired", task=task.uid)
+        return
+    if task.output and keep.is_output_due(age_seconds):
+        await dispatch.drop_output(task)
+        _repaired("output expired", task=task.uid)
+    is_announced = look.is_announced
+    if not is_announced and (is_announced := await dispatch.announce(task.uid)):
+        _repaired("end unannounced", task=task.uid)
+    if is_announced:
+        await dispatch.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(age_seconds))
 
 
 class _Bell:
@@ -100,7 +132,7 @@ class _Bell:
         rung = not self._is_away and await self._dispatch.ring(look.task.uid, queue=queue)
         self._is_away = not rung
         if rung:
-            log.info("task.rung_again", task=look.task.uid, why=why)
+            _repaired(why, task=look.task.uid)
         return rung
 
     async def _why_ring(self, look: Look) -> tuple[str | None, str]:

@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from core.amqp import BrokerSettings
 from core.client import CoreToken
 from core.contract.zips import ZipLimits
+from core.dispatch import Retention
 
 MiB: Final = 2**20
 
@@ -29,9 +30,20 @@ class Settings(BrokerSettings, CoreToken):
     verify_zip_mb: int = Field(default=64, ge=0)
     """Up to this unzipped size the content's checksums are verified before the answer; larger ones by the agent."""
 
+    keep_outputs_hours: float = Field(default=7 * 24.0, ge=0, allow_inf_nan=False)
+    keep_tasks_hours: float = Field(default=30 * 24.0, ge=0, allow_inf_nan=False)
+    """After a task's end. A model may have its own."""
+
+    redis_reserve_percent: float = Field(default=10.0, ge=0, lt=100)
+    """Of Redis's maxmemory, for the outputs of running tasks and for bookkeeping: uploads and models may not use it."""
+
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mb * MiB
+
+    @property
+    def keep(self) -> Retention:
+        return Retention(outputs_hours=self.keep_outputs_hours, tasks_hours=self.keep_tasks_hours)
 
     @property
     def zip_limits(self) -> ZipLimits:

@@ -1,18 +1,22 @@
 """The public API: version 1's, and nothing that isn't on this list."""
 
+import asyncio
 from collections.abc import Mapping
 from importlib import resources
+from typing import Final
 
 from quart import Response, request, send_from_directory
 
 from core.client import CoreClient
-from core.contract.errors import Forbidden, TaskNotFound
+from core.contract.errors import Forbidden, TaskNotFound, Unavailable
+from core.contract.http import Readiness
 from core.contract.model import ModelSpec
 from core.contract.task import UID
 from core.openapi import PUBLIC, add_docs
 from core.serving import App, json_response
 from gateway.relay import SMALL_BYTES, relay
 
+READY_SECONDS: Final = 1.0
 PAGE = resources.files("gateway").joinpath("page")
 PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
 """Limits and privileges are the operator's to give, on core."""
@@ -41,7 +45,13 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        return await relay(core, "GET", "/readyz")
+        """Core's answer, which names parts and no places."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                return await relay(core, "GET", "/readyz")
+        except (TimeoutError, Unavailable):
+            readiness = Readiness(ready=False, missing={"core": "does not answer"})
+            return json_response(readiness.model_dump_json(exclude_defaults=True), 503)
 
     @app.post("/api/tasks/")
     async def post_task() -> Response:
@@ -75,7 +85,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         if size is not None and size <= SMALL_BYTES:
             return await relay(core, "POST", path, params=params)
         admission = await core.admit(model=model, size=size)
-        return await relay(core, "POST", path, params=params, max_bytes=admission.max_bytes)
+        return await relay(core, "POST", path, params=params, admission=admission)
 
     return app
 

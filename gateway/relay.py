@@ -11,6 +11,7 @@ from quart import Response, request
 
 from core.client import CoreClient, unanswered
 from core.contract.errors import TooLarge, Unavailable
+from core.contract.http import TICKET_HEADER, Admission
 
 log = structlog.get_logger()
 
@@ -34,20 +35,30 @@ PASSED_BACK: Final = frozenset(
 
 
 async def relay(
-    core: CoreClient, method: str, path: str, *, params: Mapping[str, str] | None = None, max_bytes: int | None = None
+    core: CoreClient,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    admission: Admission | None = None,
 ) -> Response:
-    """The present request as `method path` of core. `max_bytes` bounds a body whose length isn't known."""
+    """The present request as `method path` of core. The admission bounds a body whose length isn't known."""
     headers = CIMultiDict({name: request.headers[name] for name in PASSED_ON if name in request.headers})
-    body = aiter(request.body) if method == "POST" and request.content_length != 0 else None
+    body: AsyncIterator[bytes] | None = (
+        aiter(request.body) if method == "POST" and request.content_length != 0 else None
+    )
     if body is not None and request.content_length is not None:
         headers["Content-Length"] = str(request.content_length)
+    if body is not None and admission is not None:
+        headers[TICKET_HEADER] = admission.ticket
+        body = _bounded(body, admission.max_bytes)
     try:
         answer = await core.session.request(
             method,
             path,
             params=params,
             headers=headers,
-            data=body if body is None or max_bytes is None else _bounded(body, max_bytes),
+            data=body,
             allow_redirects=False,
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -22,7 +22,7 @@ from gpu_agent.engine import AGENT
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
 CALL_SECONDS = 30
 Value = TypeVar("Value")
-FOREVER = {keys.DUE, keys.TASKS, keys.LOOSE, keys.MODELS, keys.MODEL_ID, keys.REAPER}
+FOREVER = {keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING, keys.MODELS, keys.MODEL_ID, keys.REAPER}
 
 
 class Leaks:
@@ -111,6 +111,7 @@ class Leaks:
         yield from (f"key {key}" for key in sorted(everything - owned))
         yield from (f"due {uid}" for uid in self._members(keys.DUE) - tasks)
         yield from (f"loose {blob}" for blob in self._members(keys.LOOSE))
+        yield from (f"room for {ticket.decode()}" for ticket in self._hash(keys.INCOMING))
 
     def _members(self, key: str) -> set[str]:
         return {member.decode() for member in cast(list[bytes], self._redis.zrange(key, 0, -1))}

@@ -68,8 +68,22 @@ class Claim(BaseModel):
 
 
 class Admission(BaseModel):
-    """A body of at most `max_bytes` may be sent now."""
+    """A body of at most `max_bytes` may be sent now. Room is held for it under the `ticket`, for half a minute."""
 
     model_config = ConfigDict(frozen=True)
 
     max_bytes: int
+    ticket: str
+
+
+TICKET_HEADER: Final = "Admission-Ticket"
+
+
+class Readiness(BaseModel):
+    """Whether tasks are taken now; what keeps them from it, and what merely delays them: a part's name → in words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ready: bool
+    missing: dict[str, str] = {}
+    degraded: dict[str, str] = {}

@@ -41,7 +41,9 @@ class ModelSpec(BaseModel):
 
 
 class Limits(BaseModel):
-    """How a model's containers may run. Only an operator sets these: the public call ignores them."""
+    """How a model's containers may run, and its tasks be kept. Only an operator sets these: the public call ignores
+    them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,6 +59,9 @@ class Limits(BaseModel):
     output_mb: int = Field(default=8192, ge=1)
     max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
     """How many attempts may fail before the task does."""
+    keep_outputs_hours: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """After a task's end; None: as long as core's setting of the same name says."""
+    keep_tasks_hours: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Model(ModelSpec, Limits):

@@ -8,14 +8,15 @@ from core.contract.model import Limits, Model, ModelSpec
 from core.dispatch import Dispatch
 from core.routes.downloads import zip_response
 from core.routes.parameters import parse
-from core.routes.uploads import posted_zip
+from core.routes.uploads import announced, posted_zip
 from core.serving import json_response
 
 
 async def register_model(dispatch: Dispatch) -> Response:
     """The gateway lets only the parameters of ModelSpec through; limits come from operators."""
     spec, limits = parse(ModelSpec, request.args), parse(Limits, request.args)
-    model = await dispatch.add_model(spec, limits, await posted_zip(request, max_bytes=dispatch.max_upload_bytes))
+    zip = await posted_zip(request, max_bytes=dispatch.max_upload_bytes)
+    model = await dispatch.add_model(spec, limits, zip, announced(request))
     return json_response(model.model_dump_json())
 
 

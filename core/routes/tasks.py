@@ -11,7 +11,7 @@ from core.dispatch import Dispatch
 from core.routes.downloads import zip_response
 from core.routes.models import register_model
 from core.routes.parameters import parse
-from core.routes.uploads import FIELD, posted_zip
+from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import json_response
 
 
@@ -55,7 +55,7 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
             raise InvalidParameters([*wrong.detail, *no_zip]) from None
         if zip is None:
             raise InvalidParameters(no_zip)
-        return json_response(json.dumps(await dispatch.submit(model, zip)))
+        return json_response(json.dumps(await dispatch.submit(model, zip, announced(request))))
 
     @routes.get("/")
     async def page() -> Response:

@@ -9,9 +9,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from quart import Request
 
 from core.contract.errors import InvalidRequest, TooLarge
+from core.contract.http import TICKET_HEADER
+from core.store.room import Announced
 
 FIELD: Final = "zip_file"
 RAW_TYPES: Final = (b"application/zip", b"application/x-zip-compressed", b"application/octet-stream")
+
+
+def announced(request: Request) -> Announced:
+    """What is known of the body before it is read. A form is a little larger than its file."""
+    return Announced(size=request.content_length, ticket=request.headers.get(TICKET_HEADER))
 
 
 async def posted_zip(request: Request, *, max_bytes: int) -> AsyncIterator[bytes] | None:

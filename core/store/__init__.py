@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from core.store.blobs import Blobs
-from core.store.connection import Connection, connect
+from core.store.connection import Connection, connected
 from core.store.models import Models
+from core.store.pulse import Pulse
+from core.store.room import Room
 from core.store.tasks import Tasks
 
 
@@ -17,17 +19,17 @@ class Store:
     tasks: Tasks
     models: Models
     blobs: Blobs
+    room: Room
+    pulse: Pulse
     connection: Connection
-
-    async def ping(self) -> None:
-        await self.connection.ping()
 
 
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[Store]:
-    """Returns at once; the first call connects."""
-    connection = connect(url)
-    try:
-        yield Store(Tasks(connection), Models(connection), Blobs(connection), connection)
-    finally:
-        await connection.aclose(close_connection_pool=True)
+async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store]:
+    """Returns within seconds, whether Redis answers or not."""
+    # The pulse has a connection of its own: it mustn't wait behind transfers for one.
+    async with connected(url) as connection, connected(url) as own:
+        pulse = Pulse(own, reserve_percent)
+        async with pulse.beating():
+            room = Room(connection, reserve_percent)
+            yield Store(Tasks(connection), Models(connection), Blobs(connection), room, pulse, connection)

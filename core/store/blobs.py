@@ -16,6 +16,7 @@ from core.contract.errors import ContractError, OutputGone, TooLarge, Unavailabl
 from core.contract.task import Blob
 from core.store import keys
 from core.store.connection import Connection
+from core.store.room import Reservation
 
 CHUNK_BYTES: Final = 2**20 - 64
 """1 MiB less what an allocation needs around it: a power of two would waste a quarter in jemalloc's size classes."""
@@ -46,13 +47,16 @@ class Loose:
 class Upload:
     """A blob while it is written, until its owner names it: `close`, `offer`, then `keep` or `withdraw`."""
 
-    def __init__(self, connection: Connection, owner: str, max_bytes: int) -> None:
+    def __init__(
+        self, connection: Connection, owner: str, max_bytes: int, reservation: Reservation | None = None
+    ) -> None:
         self.id = secrets.token_hex(16)
         self.owner = owner
         self.size = 0
         self.is_offered = False
         self._redis = connection
         self._max_bytes = max_bytes
+        self._reservation = reservation
         self._pieces: list[bytearray | memoryview] = []
         self._held = 0
         self.chunks = 0
@@ -110,6 +114,8 @@ class Upload:
         if self.chunks % RESERVED_CHUNKS == 0:
             await self._reserve()
         await self._redis.call("SET", keys.chunk(self.id, self.chunks), b"".join(self._pieces))
+        if self._reservation:
+            await self._reservation.arrived(self._held)
         self.chunks += 1
         self._pieces, self._held = [], 0
 
@@ -135,6 +141,8 @@ class Upload:
         if await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
             raise Unavailable("The upload was interrupted; send it again")
         await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + ALIVE_SECONDS, self.id)
+        if self._reservation:
+            await self._reservation.tell()
         self._renewed = time.monotonic()
 
 
@@ -145,9 +153,13 @@ class Blobs:
         self._redis = connection
 
     @asynccontextmanager
-    async def upload(self, owner: str, *, max_bytes: int) -> AsyncIterator[Upload]:
-        """Leaves nothing behind unless the blob was offered: a refused one goes at once, one that was cut off soon."""
-        upload = Upload(self._redis, owner, max_bytes)
+    async def upload(
+        self, owner: str, *, max_bytes: int, reservation: Reservation | None = None
+    ) -> AsyncIterator[Upload]:
+        """Leaves nothing behind unless the blob was offered: a refused one goes at once, one that was cut off soon.
+        Without a reservation it takes what room there is, as outputs do.
+        """
+        upload = Upload(self._redis, owner, max_bytes, reservation)
         try:
             yield upload
         except BaseException as error:

@@ -1,22 +1,26 @@
 """The connection to Redis, its deadlines, and its errors in our words."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 from typing import Any, Final
 
 from redis import asyncio as redis
 from redis import exceptions
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import AsyncScript
 
 from core.contract.errors import StoreFull, Unavailable
 
 CONNECT_SECONDS: Final = 1.0
 CALL_SECONDS: Final = 5.0
-"""Longer than Redis stands still while it forks for a rewrite of a few tens of GB."""
+"""Longer than Redis stands still while it forks for a rewrite of a few tens of GB. What is under way waits so long, and
+twice again; what has only begun to ask doesn't (`soon`)."""
+
+SOON_SECONDS: Final = 1.5
+"""A new request is answered within two seconds, also when Redis stands still."""
 
 MAX_CONNECTIONS: Final = 128
 
@@ -38,6 +42,11 @@ class Connection(redis.Redis):
         """One command, in Redis's own words."""
         return await self.execute_command(*command)
 
+    async def ask(self, *command: str | bytes | float) -> Any:
+        """A read that a request begins with: whoever asks hears soon that Redis is away, and can come again."""
+        async with soon():
+            return await self.execute_command(*command)
+
     async def note(self, command: str, key: str, *args: str | bytes | float) -> Any:
         """A small write of bookkeeping that must succeed when the memory is full, because it precedes what frees it."""
         return await self.execute_command("EVAL", _NOTE, 1, key, command, *args)
@@ -48,10 +57,14 @@ class Connection(redis.Redis):
         for command in commands:
             pipeline.execute_command(*command)
         with translated():
-            return await pipeline.execute()
+            answers = await pipeline.execute(raise_on_error=False)
+            for error in (answer for answer in answers if isinstance(answer, Exception)):
+                raise error  # as Redis said it: else redis-py puts the command in front
+        return answers
 
 
-def connect(url: str) -> Connection:
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Connection]:
     """Lazy: the first command connects."""
     pool = redis.BlockingConnectionPool.from_url(
         url,
@@ -59,9 +72,13 @@ def connect(url: str) -> Connection:
         timeout=CALL_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=CALL_SECONDS,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2),
+        retry=Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.05), retries=2),
     )
-    return Connection(connection_pool=pool)
+    connection = Connection(connection_pool=pool)
+    try:
+        yield connection
+    finally:
+        await connection.aclose(close_connection_pool=True)
 
 
 @contextmanager
@@ -85,6 +102,16 @@ def translated() -> Iterator[None]:
         if isinstance(error, exceptions.ReadOnlyError | exceptions.ClusterDownError) or str(error).startswith(_AWAY):
             raise Unavailable from error
         raise
+
+
+@asynccontextmanager
+async def soon() -> AsyncIterator[None]:
+    """Raises Unavailable after SOON_SECONDS."""
+    try:
+        async with asyncio.timeout(SOON_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise Unavailable from error
 
 
 def script(connection: Connection, name: str) -> AsyncScript:

@@ -8,7 +8,9 @@ and cleaned after, so that a crash between leaves an entry to look at, never som
 from typing import Final
 
 DUE: Final = "due"
-"""Sorted set: uid of each task → epoch second at which the reaper looks at it next. Leaves with the task."""
+"""Sorted set: uid of each task → epoch second at which the reaper looks at it next: before its end, whether it was rung
+and whether its lease has run out; after, whether its output and then the task itself were kept for long enough.
+Leaves with the task."""
 
 TASKS: Final = "tasks"
 """Sorted set: uid of each task → epoch second of its creation, for lists. Leaves with the task."""
@@ -16,6 +18,10 @@ TASKS: Final = "tasks"
 LOOSE: Final = "loose"
 """Sorted set: id of each blob that may have no owner (being written, being removed) → epoch second until which whoever
 works on it is believed to be alive. The reaper removes those past it, unless their owner names them after all."""
+
+INCOMING: Final = "incoming"
+"""Hash: ticket of each upload that was given room → bytes still to come and the epoch second until which they count.
+Leaves with the upload; what a crash leaves runs out, and goes with the next admission."""
 
 MODELS: Final = "models"
 """Hash: human_readable_id → the model (msgpack). Models stay until they are deleted."""
@@ -28,7 +34,7 @@ REAPER: Final = "reaper"
 
 
 def task(uid: str) -> str:
-    """Hash: the task's fields as the scripts know them. Leaves when the task is deleted."""
+    """Hash: the task's fields as the scripts know them. Leaves when it is deleted, or was kept for long enough."""
     return f"task:{{{uid}}}"
 
 

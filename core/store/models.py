@@ -26,12 +26,12 @@ class Models:
         return model
 
     async def get(self, human_readable_id: str) -> Model | None:
-        packed = await self._redis.call("HGET", keys.MODELS, human_readable_id)
+        packed = await self._redis.ask("HGET", keys.MODELS, human_readable_id)
         return codec.unpack(Model, packed) if packed else None
 
     async def all(self) -> list[Model]:
         """In the order of their registration."""
-        packed = await self._redis.call("HVALS", keys.MODELS)
+        packed = await self._redis.ask("HVALS", keys.MODELS)
         return sorted((codec.unpack(Model, record) for record in packed), key=lambda model: model.id)
 
     async def by_uid(self, uid: str) -> Model | None:

@@ -70,6 +70,8 @@ class Look:
     """Epoch second at which the broker confirmed its message."""
     lease_seconds: float | None
     """Left of its lease, by this process's clock; the script that ends it asks the server's."""
+    is_announced: bool
+    """The broker confirmed the message of its end."""
 
 
 class Tasks:
@@ -80,6 +82,8 @@ class Tasks:
         self._sweeper = secrets.token_bytes(8)
         self._create = script(connection, "create")
         self._ring = script(connection, "ring")
+        self._announce = script(connection, "announce")
+        self._drop_output = script(connection, "drop_output")
         self._claim = script(connection, "claim")
         self._renew = script(connection, "renew")
         self._finish = script(connection, "finish")
@@ -102,7 +106,7 @@ class Tasks:
         await self._create(keys=[keys.task(new.uid)], args=fields)
 
     async def get(self, uid: str) -> Task | None:
-        fields = await self._redis.call("HGETALL", keys.task(uid))
+        fields = await self._redis.ask("HGETALL", keys.task(uid))
         return _task(fields) if fields else None
 
     async def page(self, *, offset: int, limit: int) -> list[Task]:
@@ -114,6 +118,14 @@ class Tasks:
     async def ring(self, uid: str) -> None:
         """Notes that the broker has confirmed the message of a task."""
         await self._ring(keys=[keys.task(uid)])
+
+    async def announce(self, uid: str) -> None:
+        """Notes that the broker has confirmed the message of a task's end."""
+        await self._announce(keys=[keys.task(uid)])
+
+    async def drop_output(self, uid: str) -> None:
+        """The task no longer names its output, which is the caller's to remove."""
+        await self._drop_output(keys=[keys.task(uid)])
 
     async def claim(
         self, uid: str, runner: Runner, *, claim_id: str, lease_seconds: float, redelivered: bool = False
@@ -170,13 +182,14 @@ class Tasks:
         await self._redis.call("ZREM", keys.DUE, uid)
         await self._redis.call("ZREM", keys.TASKS, uid)
 
-    async def forget_missing(self, uid: str) -> None:
-        """As `forget`, but young entries stay: the step that makes the task may be on its way still."""
+    async def forget_missing(self, uid: str) -> bool:
+        """As `forget`, but young entries stay (False): the step that makes the task may be on its way still."""
         created = await self._redis.call("ZSCORE", keys.TASKS, uid)
         if created is not None and float(created) > time.time() - CREATE_SECONDS:
             await self.look_again(uid, after_seconds=CREATE_SECONDS / 2)
-        else:
-            await self.forget(uid)
+            return False
+        await self.forget(uid)
+        return True
 
     async def due(self, *, limit: int) -> list[str]:
         """Tasks at which the reaper should look now, the longest due first."""
@@ -192,6 +205,7 @@ class Tasks:
             task=_task(fields),
             rung_at=float(fields[b"rung"]) if b"rung" in fields else None,
             lease_seconds=None if until is None else until - time.time(),
+            is_announced=b"announced" in fields,
         )
 
     async def look_again(self, uid: str, *, after_seconds: float) -> None:
@@ -205,10 +219,6 @@ class Tasks:
             return bool(mine)
         await self._redis.call("PEXPIRE", keys.REAPER, int(seconds * 1000))
         return True
-
-    async def settle(self, uid: str) -> None:
-        """Nothing more can happen to the task: the reaper needn't look."""
-        await self._redis.call("ZREM", keys.DUE, uid)
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -9,19 +9,21 @@ from pydantic import SecretStr
 
 from core.amqp import Broker, BrokerSettings
 from core.contract.zips import ZipLimits
-from core.dispatch import Dispatch
+from core.dispatch import Dispatch, Retention
 from core.store import Store, open_store
 from core.zipcheck import ZipCheck
 from demo.stack import Stack
 
 LEASE_SECONDS = 5.0
+RESERVE_PERCENT = 25
+KEEP = Retention(outputs_hours=1, tasks_hours=2)
 LIMITS = ZipLimits(max_total_bytes=2**30, max_ratio=200, max_entries=1000, verify_bytes=2**26)
 
 
 @pytest.fixture
 async def store(servers: Stack) -> AsyncIterator[Store]:
     """An empty database."""
-    async with open_store(servers.redis_url) as store:
+    async with open_store(servers.redis_url, reserve_percent=RESERVE_PERCENT) as store:
         await store.connection.call("FLUSHDB")
         yield store
 
@@ -48,4 +50,4 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
 @pytest.fixture
 def dispatch(store: Store, broker: Broker) -> Dispatch:
     check = ZipCheck(store.blobs, LIMITS)
-    return Dispatch(store, broker, lease_seconds=LEASE_SECONDS, max_upload_bytes=2**26, check_zip=check)
+    return Dispatch(store, broker, lease_seconds=LEASE_SECONDS, max_upload_bytes=2**26, check_zip=check, keep=KEEP)

@@ -23,6 +23,7 @@ from core.contract.model import Limits, ModelSpec
 from core.contract.task import State
 from core.dispatch import Dispatch
 from core.store import Store, keys
+from core.store.room import Announced
 from core.store.tasks import CREATE_SECONDS, Ended
 from tests.integration.making import FAULT_OF_ENGINE, FAULT_OF_MODEL, GPU_MODEL, MODEL, stored_blob
 from tests.zips import zip_of
@@ -37,8 +38,8 @@ async def _pieces(content: bytes = ZIP) -> AsyncIterator[bytes]:
 
 async def _submit(dispatch: Dispatch, model: ModelSpec = MODEL) -> str:
     if not await dispatch.store.models.get(model.human_readable_id):
-        await dispatch.add_model(model, Limits(), None)
-    return await dispatch.submit(model.human_readable_id, _pieces())
+        await dispatch.add_model(model, Limits(), None, Announced())
+    return await dispatch.submit(model.human_readable_id, _pieces(), Announced(size=len(ZIP)))
 
 
 async def _claim(dispatch: Dispatch, uid: str, *, has_gpu: bool = False) -> int:
@@ -87,11 +88,11 @@ async def test_a_task_from_end_to_end(dispatch: Dispatch) -> None:
 
 async def test_a_refused_submission_leaves_nothing(dispatch: Dispatch) -> None:
     """No key, no message."""
-    await dispatch.add_model(MODEL, Limits(), None)
+    await dispatch.add_model(MODEL, Limits(), None, Announced())
     with pytest.raises(InvalidZip):
-        await dispatch.submit(MODEL.human_readable_id, _pieces(b"no zip"))
+        await dispatch.submit(MODEL.human_readable_id, _pieces(b"no zip"), Announced())
     with pytest.raises(ModelNotFound):
-        await dispatch.submit("unknown", _pieces())
+        await dispatch.submit("unknown", _pieces(), Announced())
     assert await _keys(dispatch.store) == set()
     assert await _rung(dispatch.broker) == []
 
@@ -151,7 +152,7 @@ async def test_zips_without_an_owner_are_swept_and_owned_ones_stay(dispatch: Dis
     uid = await _submit(dispatch)
     owned = await dispatch.input(uid)
     await dispatch.add_model(
-        ModelSpec(human_readable_id="zip", container_tag="x", model_available=True), Limits(), _pieces()
+        ModelSpec(human_readable_id="zip", container_tag="x", model_available=True), Limits(), _pieces(), Announced()
     )
     model = await dispatch.model("zip")
     assert model.zip is not None
@@ -176,7 +177,7 @@ async def test_a_models_fault_is_final_and_an_engines_is_not(dispatch: Dispatch)
     task = await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_MODEL)
     assert task.state is State.FAILED
     assert task.failure == FAULT_OF_MODEL
-    assert {key.split(":")[0] for key in await _keys(dispatch.store)} == {"task", "tasks"}
+    assert {key.split(":")[0] for key in await _keys(dispatch.store)} == {"due", "task", "tasks"}
 
 
 async def test_a_gpu_task_waits_for_a_gpu(dispatch: Dispatch) -> None:
@@ -273,10 +274,10 @@ async def test_a_deleted_task_is_gone_for_its_agent_as_well(dispatch: Dispatch) 
 async def test_a_model_is_registered_once(dispatch: Dispatch) -> None:
     """The second one is refused, and its zip isn't kept."""
     spec = ModelSpec(human_readable_id="zip", container_tag="x", model_available=True)
-    await dispatch.add_model(spec, Limits(), _pieces())
+    await dispatch.add_model(spec, Limits(), _pieces(), Announced())
     before = await _keys(dispatch.store)
     with pytest.raises(ModelExists):
-        await dispatch.add_model(spec, Limits(), _pieces())
+        await dispatch.add_model(spec, Limits(), _pieces(), Announced())
     assert await _keys(dispatch.store) == before
 
 
@@ -388,4 +389,6 @@ async def test_an_end_is_announced_when_the_broker_is_back(dispatch: Dispatch) -
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
     assert await _rung(dispatch.broker, finished) == [uid]
-    assert await dispatch.store.connection.call("ZCARD", keys.DUE) == 0
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _rung(dispatch.broker, finished) == []

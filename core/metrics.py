@@ -1,0 +1,31 @@
+"""What core counts, for Prometheus: each process its own figures."""
+
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge, generate_latest
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+_REGISTRY: Final = CollectorRegistry()
+
+REPAIRS: Final = Counter(
+    "inference_server_repairs",
+    "What the sweep put right after a crash or an outage, or removed when its time was over",
+    ["kind"],
+    registry=_REGISTRY,
+)
+UPLOADS_REFUSED: Final = Counter(
+    "inference_server_uploads_refused", "Uploads that found no room in Redis", registry=_REGISTRY
+)
+STORE_UP: Final = Gauge("inference_server_store_up", "Whether Redis answers", registry=_REGISTRY)
+STORE_USED: Final = Gauge("inference_server_store_used_bytes", "Memory that Redis uses", registry=_REGISTRY)
+STORE_LIMIT: Final = Gauge(
+    "inference_server_store_limit_bytes", "Redis's maxmemory, or its host's memory without one", registry=_REGISTRY
+)
+STORE_RESERVE: Final = Gauge(
+    "inference_server_store_reserve_bytes", "Of the limit, what new uploads may not use", registry=_REGISTRY
+)
+
+
+def exposition() -> bytes:
+    """Prometheus's text format."""
+    return generate_latest(_REGISTRY)

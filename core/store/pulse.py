@@ -1,0 +1,149 @@
+"""Whether Redis answers and how full it is: asked once a second for everybody.
+
+While it doesn't, new requests are refused at once instead of one after the other waiting for it; transfers that are
+under way go on waiting (core/store/connection.py).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from redis import exceptions
+
+from core import metrics
+from core.contract.errors import ContractError, Unavailable
+from core.store.connection import Connection, soon
+
+log = structlog.get_logger()
+
+BEAT_SECONDS: Final = 0.5
+FILLING: Final = 0.8
+"""Past this share of the memory the operator is warned: early enough to act before uploads are refused."""
+
+FILLING_MARGIN: Final = 0.05
+"""So far below it the next crossing is news again."""
+
+REMIND_SECONDS: Final = 3600.0
+ROOM_ADVICE: Final = "delete tasks, keep outputs for less long (KEEP_OUTPUTS_HOURS), or raise Redis's maxmemory"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of Redis, in bytes. Without a maxmemory the limit is what its host has."""
+
+    used: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        return self.used / self.limit
+
+
+class Pulse:
+    """`missing` says in words why Redis can't be used; None while it can."""
+
+    def __init__(self, connection: Connection, reserve_percent: float) -> None:
+        self.missing: str | None = "has not answered yet"
+        self._redis = connection
+        self._reserve_percent = reserve_percent
+        self._is_checked = False
+        self._warned_at: float | None = None
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Returns after the first question, answered or not: who starts first doesn't matter."""
+        await self._beat()
+        async with asyncio.TaskGroup() as group:
+            beats = group.create_task(self._beat_for_ever(), name="pulse")
+            yield
+            beats.cancel()
+
+    def check(self) -> None:
+        """Raises Unavailable while Redis is known to be away. Asks nobody."""
+        if self.missing:
+            raise Unavailable
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            await self._beat()
+
+    async def _beat(self) -> None:
+        try:
+            async with soon():
+                _, memory, persistence = await self._redis.call_all(
+                    [("PING",), ("INFO", "memory"), ("INFO", "persistence")]
+                )
+        except ContractError as error:
+            self._note_missing(error)
+            return
+        if self.missing:
+            log.info("store.connected")
+        self.missing = None
+        metrics.STORE_UP.set(1)
+        if not self._is_checked:
+            self._is_checked = True
+            _check_configuration(memory, persistence)
+        self._note_memory(_memory(memory))
+
+    def _note_missing(self, error: ContractError) -> None:
+        words = _words(error.__cause__)
+        if words != self.missing:
+            log.warning("store.away", redis=words, error=repr(error.__cause__))
+        self.missing = words
+        metrics.STORE_UP.set(0)
+
+    def _note_memory(self, memory: Memory) -> None:
+        metrics.STORE_USED.set(memory.used)
+        metrics.STORE_LIMIT.set(memory.limit)
+        metrics.STORE_RESERVE.set(memory.limit * self._reserve_percent / 100)
+        now = time.monotonic()
+        if memory.share < FILLING - FILLING_MARGIN:
+            self._warned_at = None
+        elif memory.share >= FILLING and (self._warned_at is None or now - self._warned_at >= REMIND_SECONDS):
+            self._warned_at = now
+            figures = {
+                "used_bytes": memory.used,
+                "limit_bytes": memory.limit,
+                "used_percent": round(memory.share * 100),
+            }
+            log.warning(
+                "store.filling", **figures, refused_from_percent=100 - self._reserve_percent, advice=ROOM_ADVICE
+            )
+
+
+def _memory(info: Mapping[str, Any]) -> Memory:
+    used = info["used_memory"] - info.get("mem_not_counted_for_evict", 0)
+    return Memory(used=used, limit=info["maxmemory"] or info["total_system_memory"])
+
+
+def _words(error: BaseException | None) -> str:
+    """For operators and, through the gateway, for anybody: nothing of where Redis is."""
+    if isinstance(error, exceptions.BusyLoadingError):
+        return "is loading its data"
+    if isinstance(error, TimeoutError | exceptions.TimeoutError):
+        return "does not answer"
+    if isinstance(error, exceptions.ConnectionError):
+        return "can't be reached"
+    return "can't be written to"
+
+
+def _check_configuration(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> None:
+    """What would lose tasks, said once."""
+    if not memory["maxmemory"]:
+        log.warning(
+            "redis.unbounded",
+            advice="set maxmemory to what Redis may use of its host, or the kernel ends it when the memory is full",
+        )
+    if memory["maxmemory_policy"] != "noeviction":
+        log.warning(
+            "redis.evicts",
+            policy=memory["maxmemory_policy"],
+            advice="set maxmemory-policy to noeviction, or Redis drops tasks and zips when the memory is full",
+        )
+    if not persistence["aof_enabled"]:
+        log.warning("redis.forgets", advice="set appendonly to yes, or tasks and zips are lost when Redis is restarted")

@@ -1,0 +1,101 @@
+"""Room in Redis's memory: given to a zip before its bytes are read, and counted for all cores in one place.
+
+Memory is the disk. A part of it is held back (`reserve_percent`) for the outputs of tasks that run and for bookkeeping:
+what wants to come in is refused before it takes from that, so that a task which was accepted can also end.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from core import metrics
+from core.contract.errors import StoreFull, Unavailable
+from core.store import keys
+from core.store.connection import Connection, script, soon
+
+TICKET_SECONDS: Final = 30.0
+"""How long an admission waits for its upload to begin."""
+
+ALIVE_SECONDS: Final = 120.0
+"""An upload that didn't say for so long how far it is counts no more: its core died."""
+
+TOLD_BYTES: Final = 8 * 2**20
+"""An upload says how far it is in these steps; one of unknown length asks for room in these steps."""
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What a request says of its body: the `size` in bytes, if it knows, and the admission it got, if it asked."""
+
+    size: int | None = None
+    ticket: str | None = None
+
+
+class Reservation:
+    """Room that an upload was given and hasn't filled yet."""
+
+    def __init__(self, room: "Room", announced: Announced) -> None:
+        self.ticket = announced.ticket or secrets.token_hex(16)
+        self._room = room
+        self._is_known = announced.size is not None
+        self._left = TOLD_BYTES if announced.size is None else announced.size
+        self._told = self._left
+
+    async def begin(self) -> None:
+        async with soon():
+            await self._room.admit(self.ticket, self._left, seconds=ALIVE_SECONDS, may_hold=True)
+
+    async def arrived(self, size: int) -> None:
+        """So many bytes more are stored. StoreFull: there is no room for the next ones of an unknown length."""
+        self._left = max(self._left - size, 0)
+        if not self._left and not self._is_known:
+            self._left = self._told = TOLD_BYTES
+            await self._room.admit(self.ticket, self._left, seconds=ALIVE_SECONDS, may_hold=False)
+        elif self._told - self._left >= TOLD_BYTES:
+            await self.tell()
+
+    async def tell(self) -> None:
+        """Says how far the upload is, and that it lives."""
+        await self._room.arrive(self.ticket, self._left)
+        self._told = self._left
+
+
+class Room:
+    """The figures are those of one Redis at the very moment; of a cluster they'd have to be summed up first."""
+
+    def __init__(self, connection: Connection, reserve_percent: float) -> None:
+        self._redis = connection
+        self._reserve_percent = reserve_percent
+        self._admit = script(connection, "admit")
+        self._arrive = script(connection, "arrive")
+
+    async def ticket(self, size: int | None) -> str:
+        """Holds room for an upload that is about to come. Raises StoreFull."""
+        ticket = secrets.token_hex(16)
+        async with soon():
+            await self.admit(ticket, TOLD_BYTES if size is None else size, seconds=TICKET_SECONDS, may_hold=False)
+        return ticket
+
+    @asynccontextmanager
+    async def reserved(self, announced: Announced) -> AsyncIterator[Reservation]:
+        """Raises StoreFull at once, for an unknown length also later; gives back what wasn't filled."""
+        reservation = Reservation(self, announced)
+        try:
+            await reservation.begin()
+            yield reservation
+        finally:
+            with suppress(Unavailable):  # it runs out by itself
+                await asyncio.shield(self._redis.call("HDEL", keys.INCOMING, reservation.ticket))
+
+    async def admit(self, ticket: str, size: int, *, seconds: float, may_hold: bool) -> None:
+        """Room for `size` bytes in place of what the ticket has; `may_hold`: unless that is as much already."""
+        args: list[str | float] = [ticket, size, seconds, self._reserve_percent, int(may_hold)]
+        if not await self._admit(keys=[keys.INCOMING], args=args):
+            metrics.UPLOADS_REFUSED.inc()
+            raise StoreFull
+
+    async def arrive(self, ticket: str, left: int) -> None:
+        await self._arrive(keys=[keys.INCOMING], args=[ticket, left, ALIVE_SECONDS])
