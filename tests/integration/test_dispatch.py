@@ -1,5 +1,7 @@
 """From submission to end, with what goes wrong between two steps put right by the sweep."""
 
+import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -20,8 +22,9 @@ from core.contract.errors import (
 )
 from core.contract.http import ClaimRequest
 from core.contract.model import Limits, ModelSpec
-from core.contract.task import State
+from core.contract.task import State, Task
 from core.dispatch import Dispatch
+from core.metrics import exposition
 from core.store import Store, keys
 from core.store.room import Announced
 from core.store.tasks import CREATE_SECONDS, Ended
@@ -392,3 +395,110 @@ async def test_an_end_is_announced_when_the_broker_is_back(dispatch: Dispatch) -
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
     assert await _rung(dispatch.broker, finished) == []
+
+
+async def _ended(dispatch: Dispatch, model: ModelSpec = MODEL, *, hours_ago: float) -> Task:
+    """A task that finished with an output so long ago."""
+    uid = await _submit(dispatch, model)
+    await dispatch.finish(uid, await _claim(dispatch, uid), _pieces())
+    await dispatch.store.connection.call("HSET", keys.task(uid), "finished", time.time() - hours_ago * 3600)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    return await dispatch.task(uid)
+
+
+async def _seconds_to_look(store: Store, uid: str) -> float:
+    return float(await store.connection.call("ZSCORE", keys.DUE, uid)) - time.time()
+
+
+async def test_an_output_is_kept_for_its_time(dispatch: Dispatch) -> None:
+    """Then the task is finished still and says that there is none; no byte of it stays. Nobody looks earlier."""
+    kept = await _ended(dispatch, hours_ago=0.9)
+    assert (await dispatch.output(kept.uid)).size == len(ZIP)
+    assert 0 < await _seconds_to_look(dispatch.store, kept.uid) <= 0.1 * 3600
+    expired = await _ended(dispatch, hours_ago=1.1)
+    assert (expired.state, expired.output) == (State.FINISHED, None)
+    with pytest.raises(OutputGone):
+        await dispatch.output(expired.uid)
+    assert 0.8 * 3600 < await _seconds_to_look(dispatch.store, expired.uid) <= 0.9 * 3600
+    await dispatch.delete(kept.uid)
+    assert await _keys(dispatch.store) == {keys.DUE, keys.TASKS, keys.task(expired.uid)}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_of_a_task_nothing_stays_after_its_time(dispatch: Dispatch, fails: bool) -> None:
+    """No key and no entry of an index."""
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    await (dispatch.fail(uid, attempt, FAULT_OF_MODEL) if fails else dispatch.finish(uid, attempt, _pieces()))
+    await dispatch.store.connection.call("HSET", keys.task(uid), "finished", time.time() - 2.1 * 3600)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    with pytest.raises(TaskNotFound):
+        await dispatch.task(uid)
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_a_model_has_times_of_its_own(dispatch: Dispatch) -> None:
+    """Down to fractions of a second; what waits or runs isn't counted."""
+    brief = ModelSpec(human_readable_id="brief", container_tag="x", use_gpu=False)
+    limits = Limits(keep_outputs_hours=0.1 / 3600, keep_tasks_hours=0.5 / 3600)
+    await dispatch.add_model(brief, limits, None, Announced())
+    uid = await _submit(dispatch, brief)
+    attempt = await _claim(dispatch, uid)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    await dispatch.finish(uid, attempt, _pieces())
+    statuses: list[type[Exception]] = []
+    async with asyncio.timeout(10):
+        while not statuses or statuses[-1] is not TaskNotFound:
+            await reaper.sweep(dispatch)
+            try:
+                await dispatch.output(uid)
+            except (OutputGone, TaskNotFound) as error:
+                statuses.append(type(error))
+    assert set(statuses) == {OutputGone, TaskNotFound}
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_time_goes_on_while_the_broker_is_away(dispatch: Dispatch) -> None:
+    """An end that nobody could be told of is no reason to keep its output for ever."""
+    uid = await _submit(dispatch)
+    without = replace(dispatch, broker=Broker(dispatch.broker.settings))
+    await without.finish(uid, await _claim(dispatch, uid), _pieces())
+    await dispatch.store.connection.call("HSET", keys.task(uid), "finished", time.time() - 1.1 * 3600)
+    await _make_due(dispatch.store)
+    await reaper.sweep(without)
+    with pytest.raises(OutputGone):
+        await dispatch.output(uid)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _rung(dispatch.broker, dispatch.broker.settings.finished_job_queue) == [uid]
+
+
+async def test_repairs_are_counted(dispatch: Dispatch) -> None:
+    """Under the words that the log has for them."""
+
+    def count(kind: str) -> int:
+        line = re.search(
+            rf'^inference_server_repairs_total{{kind="{kind}"}} (.*)$', exposition().decode(), re.MULTILINE
+        )
+        return int(float(line[1])) if line else 0
+
+    kinds = ("unrung", "lease expired", "zip without owner", "output expired", "task expired", "end unannounced")
+    before = {kind: count(kind) for kind in kinds}
+    without = replace(dispatch, broker=Broker(dispatch.broker.settings))
+    await _submit(without)
+    await _claim(replace(dispatch, lease_seconds=0.001), await _submit(dispatch))
+    await stored_blob(dispatch.store, "nobody")
+    orphan = await stored_blob(dispatch.store, "nobody")
+    await dispatch.store.blobs.loosen([orphan])
+    ended = await _submit(dispatch)
+    await without.finish(ended, await _claim(dispatch, ended), _pieces())
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    for hours in (1.1, 2.1):
+        await dispatch.store.connection.call("HSET", keys.task(ended), "finished", time.time() - hours * 3600)
+        await dispatch.store.connection.note("ZADD", keys.DUE, 1, ended)
+        await reaper.sweep(dispatch)
+    assert {kind: count(kind) - before[kind] for kind in kinds} == dict.fromkeys(kinds, 1) | {"unrung": 2}
