@@ -63,6 +63,8 @@ async def sweep(dispatch: Dispatch) -> None:
         else:
             await dispatch.store.blobs.remove(loose.id)
             _repaired("zip without owner", blob=loose.id, owner=loose.owner)
+    if taken_back := await dispatch.store.room.take_back():
+        log.info("room.taken_back", uploads=taken_back)
 
 
 def _repaired(kind: str, **about: str) -> None:

@@ -68,7 +68,7 @@ class Claim(BaseModel):
 
 
 class Admission(BaseModel):
-    """A body of at most `max_bytes` may be sent now. Room is held for it under the `ticket`, for half a minute."""
+    """A body of at most `max_bytes` may be sent now. Room is held for it under the `ticket`, for some seconds."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -21,7 +21,7 @@ works on it is believed to be alive. The reaper removes those past it, unless th
 
 INCOMING: Final = "incoming"
 """Hash: ticket of each upload that was given room → bytes still to come and the epoch second until which they count.
-Leaves with the upload; what a crash leaves runs out, and goes with the next admission."""
+Leaves with the upload; what doesn't come, or a crash leaves, runs out and is swept."""
 
 MODELS: Final = "models"
 """Hash: human_readable_id → the model (msgpack). Models stay until they are deleted."""

@@ -16,8 +16,8 @@ from core.contract.errors import StoreFull, Unavailable
 from core.store import keys
 from core.store.connection import Connection, script, soon
 
-TICKET_SECONDS: Final = 30.0
-"""How long an admission waits for its upload to begin."""
+TICKET_SECONDS: Final = 10.0
+"""How long room is held for an upload to begin. One that begins later finds what there is then."""
 
 ALIVE_SECONDS: Final = 120.0
 """An upload that didn't say for so long how far it is counts no more: its core died."""
@@ -71,6 +71,7 @@ class Room:
         self._reserve_percent = reserve_percent
         self._admit = script(connection, "admit")
         self._arrive = script(connection, "arrive")
+        self._overdue = script(connection, "overdue")
 
     async def ticket(self, size: int | None) -> str:
         """Holds room for an upload that is about to come. Raises StoreFull."""
@@ -99,3 +100,7 @@ class Room:
 
     async def arrive(self, ticket: str, left: int) -> None:
         await self._arrive(keys=[keys.INCOMING], args=[ticket, left, ALIVE_SECONDS])
+
+    async def take_back(self) -> int:
+        """From uploads that didn't come, or whose core died; they count no more already. How many there were."""
+        return int(await self._overdue(keys=[keys.INCOMING]))

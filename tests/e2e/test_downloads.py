@@ -3,6 +3,7 @@
 import random
 
 import pytest
+import requests
 
 from core.store.blobs import CHUNK_BYTES
 from tests.e2e.api import Api
@@ -90,3 +91,18 @@ def test_a_broken_download_goes_on_where_it_broke(api: Api, path: str) -> None:
     assert (rest.status_code, rest.content) == (206, OUTPUT[1000:])
     other = api.get(path, Range="bytes=1000-", If_Range='"another"')
     assert (other.status_code, other.content) == (200, OUTPUT)
+
+
+def test_a_download_of_what_goes_meanwhile_breaks_off(api: Api, core: Api, waiting: str) -> None:
+    """Deleted or kept for long enough: the client sees that bytes are missing, and never takes a part for the whole."""
+    large = zip_of({"random.bin": random.Random(2).randbytes(64 * CHUNK_BYTES)})
+    uid = api.post(waiting, INPUT)
+    assert core.call("POST", f"/api/tasks/outputs/{uid}", zip=large).status_code == 200
+    with api.session.get(f"{api.url}/api/tasks/{uid}", stream=True, timeout=60) as answer:
+        assert answer.headers["Content-Length"] == str(len(large))
+        pieces = answer.iter_content(CHUNK_BYTES)
+        next(pieces)
+        assert api.delete(uid).status_code == 200
+        with pytest.raises(requests.RequestException):
+            list(pieces)
+    assert api.get(f"/api/tasks/{uid}").status_code == 554

@@ -10,6 +10,7 @@ from redis import Redis
 
 from demo.stack import Stack
 from tests.e2e.api import Api
+from tests.e2e.test_bad_input import connection_to
 from tests.zips import zip_of
 
 MiB = 2**20
@@ -57,3 +58,14 @@ def _post(api: Api, model: str, *, is_known: bool) -> requests.Response:
         return api.call("POST", "/api/tasks/", params=params, zip=ZIP)
     pieces = (ZIP[start : start + MiB] for start in range(0, len(ZIP), MiB))
     return api.call("POST", "/api/tasks/", params=params, headers={"Content-Type": "application/zip"}, data=pieces)
+
+
+def test_what_cannot_fit_is_refused_unread(stack: Stack, copying: str, little_memory: None) -> None:
+    """The client hears so after its headers: not a byte of the body was sent."""
+    target = f"/api/tasks/?model_human_readable_id={copying}"
+    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {2**30}\r\n\r\n"
+    with connection_to(stack.gateway_url, stack) as connection:
+        connection.sendall(head.encode())
+        answer = connection.recv(4096).decode().lower()
+    assert answer.startswith("http/1.1 507")
+    assert "retry-after: " in answer

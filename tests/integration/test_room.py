@@ -115,7 +115,8 @@ async def test_a_refused_upload_gives_its_room_back(small: Store) -> None:
 
 
 async def test_what_a_dead_core_promised_runs_out(small: Store) -> None:
-    """Its uploads never come: the next admission counts them no more."""
+    """Its uploads never come: they count no more, and the sweep takes their room back."""
     await small.connection.call("HSET", keys.INCOMING, "dead", f"{ROOM_BYTES} 1.5")
     await small.room.ticket(ROOM_BYTES)
-    assert await small.connection.call("HLEN", keys.INCOMING) == 1
+    assert await small.room.take_back() == 1
+    assert await _announced(small) == ROOM_BYTES

@@ -12,12 +12,12 @@ local announced = 0
 local entries = redis.call('HGETALL', KEYS[1])
 for at = 1, #entries, 2 do
   local left, deadline = entries[at + 1]:match('(%d+) ([%d.]+)')
-  if tonumber(deadline) < now() then
-    redis.call('HDEL', KEYS[1], entries[at])
-  elseif entries[at] ~= ticket then
-    announced = announced + left
-  elseif may_hold == '1' and tonumber(left) >= bytes then
-    return note()
+  if tonumber(deadline) >= now() then
+    if entries[at] ~= ticket then
+      announced = announced + left
+    elseif may_hold == '1' and tonumber(left) >= bytes then
+      return note()
+    end
   end
 end
 local memory = redis.call('INFO', 'memory')
