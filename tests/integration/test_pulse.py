@@ -12,6 +12,9 @@ from core.contract.errors import Unavailable
 from core.store import Store, open_store, pulse
 from demo.stack import Stack
 
+BALLAST_BYTES = 64 * 2**20
+"""So much that the buffers of connections, which come and go, don't count."""
+
 Logs = list[MutableMapping[str, Any]]
 
 
@@ -65,6 +68,7 @@ async def test_filling_is_said_once_a_crossing(
 ) -> None:
     """With figures; again when it was better in between."""
     monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.01)
+    await store.connection.call("SET", "ballast", bytes(BALLAST_BYTES))
     used = (await store.connection.call("INFO", "memory"))["used_memory"]
 
     async def beats(count: int) -> None:
