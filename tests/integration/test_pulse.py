@@ -1,15 +1,15 @@
 """Whether Redis is there, how full it is, and what is wrong with how it was set up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from redis import Redis
 from structlog.testing import capture_logs
 
 from core.contract.errors import Unavailable
-from core.store import Store, open_store, pulse
+from core.store import open_store, pulse
 from demo.stack import Stack
 
 BALLAST_BYTES = 64 * 2**20
@@ -24,18 +24,16 @@ def logs() -> Iterator[Logs]:
         yield logs
 
 
-@asynccontextmanager
-async def _configured(store: Store, **settings: str) -> AsyncIterator[None]:
-    """CONFIG SET, and back."""
-    names = {name.replace("_", "-"): value for name, value in settings.items()}
-    before = await store.connection.call("CONFIG", "GET", *names)
-    for name, value in names.items():
-        await store.connection.call("CONFIG", "SET", name, value)
-    try:
-        yield
-    finally:
-        for name in names:
-            await store.connection.call("CONFIG", "SET", name, before[name.encode()])
+@pytest.fixture
+def redis(servers: Stack) -> Iterator[Redis]:
+    """Without a pulse of its own, and as it was afterwards."""
+    settings = ("maxmemory", "maxmemory-policy", "appendonly")
+    with Redis.from_url(servers.redis_url, decode_responses=True) as redis:
+        before = redis.config_get(*settings)
+        yield redis
+        for name in settings:
+            redis.config_set(name, before[name])
+        redis.flushdb()
 
 
 def _events(logs: Logs) -> list[str]:
@@ -51,43 +49,40 @@ async def test_nobody_answers(logs: Logs) -> None:
     assert _events(logs) == ["store.away"]
 
 
-async def test_a_redis_that_loses_tasks_is_named(store: Store, servers: Stack, logs: Logs) -> None:
+async def test_a_redis_that_loses_tasks_is_named(redis: Redis, servers: Stack, logs: Logs) -> None:
     """Once at start, with what to do."""
-    async with (
-        _configured(store, maxmemory="0", maxmemory_policy="allkeys-lru", appendonly="no"),
-        open_store(servers.redis_url, reserve_percent=10) as opened,
-    ):
-        assert opened.pulse.missing is None
+    for name, value in (("maxmemory", "0"), ("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")):
+        redis.config_set(name, value)
+    async with open_store(servers.redis_url, reserve_percent=10) as store:
+        assert store.pulse.missing is None
     warnings = [entry for entry in logs if entry["log_level"] == "warning"]
     assert [entry["event"] for entry in warnings] == ["redis.unbounded", "redis.evicts", "redis.forgets"]
     assert all(entry["advice"] for entry in warnings)
 
 
 async def test_filling_is_said_once_a_crossing(
-    store: Store, servers: Stack, logs: Logs, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, servers: Stack, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With figures; again when it was better in between."""
     monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.01)
-    await store.connection.call("SET", "ballast", bytes(BALLAST_BYTES))
-    used = (await store.connection.call("INFO", "memory"))["used_memory"]
+    redis.set("ballast", bytes(BALLAST_BYTES))
 
-    async def beats(count: int) -> None:
-        calls = "cmdstat_ping"
-        first = (await store.connection.call("INFO", "commandstats"))[calls]["calls"]
+    async def beats_at(percent: int) -> None:
+        """Several, while so much of the memory is in use."""
+        redis.config_set("maxmemory", redis.info("memory")["used_memory"] * 100 // percent)
+        last = pings() + 10
         async with asyncio.timeout(10):
-            while (await store.connection.call("INFO", "commandstats"))[calls]["calls"] < first + count:
-                await asyncio.sleep(0)
+            while pings() < last:
+                await asyncio.sleep(0.01)
 
-    async with (
-        _configured(store, maxmemory=str(2 * used)),
-        open_store(servers.redis_url, reserve_percent=10),
-    ):
+    def pings() -> int:
+        return int(redis.info("commandstats")["cmdstat_ping"]["calls"])
+
+    async with open_store(servers.redis_url, reserve_percent=10):
         for expected in (1, 2):
-            await store.connection.call("CONFIG", "SET", "maxmemory", used * 10 // 9)
-            await beats(10)
+            await beats_at(90)
             assert _events(logs) == ["store.filling"] * expected
-            await store.connection.call("CONFIG", "SET", "maxmemory", 2 * used)
-            await beats(10)
+            await beats_at(50)
     [warning, _] = [entry for entry in logs if entry["event"] == "store.filling"]
-    assert warning["limit_bytes"] == used * 10 // 9
-    assert warning["used_percent"] >= 80
+    assert warning["used_bytes"] > BALLAST_BYTES
+    assert 80 <= warning["used_percent"] < 100
