@@ -274,3 +274,24 @@ def test_only_operators_set_limits(core: Api, model: ModelMaker) -> None:
     }
     params = {"container_tag": "x", "human_readable_id": "limitless", "timeout_seconds": "0"}
     assert core.call("POST", "/api/models/", params=params).status_code == 422
+
+
+def test_metrics_are_the_operators(core: Api) -> None:
+    """In Prometheus's text format, for who has the token."""
+    answer = core.get("/metrics")
+    assert (answer.status_code, answer.headers["Content-Type"].split(";")[0]) == (200, "text/plain")
+    figures = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+    assert figures["inference_server_store_up"] == "1.0"
+    assert (
+        0 < float(figures["inference_server_store_used_bytes"]) < float(figures["inference_server_store_limit_bytes"])
+    )
+    assert core.get("/metrics", Authorization="Bearer wrong").status_code == 401
+
+
+def test_the_public_has_no_times_to_set(api: Api, core: Api) -> None:
+    """How long something is kept is the operator's to say, as all limits are."""
+    params = {"container_tag": "x", "keep_outputs_hours": "0.5"}
+    for caller, kept in ((api, None), (core, 0.5)):
+        name = f"kept-{kept}"
+        assert caller.call("POST", "/api/models/", params=params | {"human_readable_id": name}).status_code == 200
+        assert core.get(f"/api/models/human_readable_id/{name}").json()["keep_outputs_hours"] == kept
