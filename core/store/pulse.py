@@ -21,6 +21,9 @@ from core.store.connection import Connection, soon
 log = structlog.get_logger()
 
 BEAT_SECONDS: Final = 0.5
+AWAY_BEAT_SECONDS: Final = 0.1
+"""Sooner than else: perhaps this process stood still, and not Redis."""
+
 FILLING: Final = 0.8
 """Past this share of the memory the operator is warned: early enough to act before uploads are refused."""
 
@@ -69,7 +72,7 @@ class Pulse:
 
     async def _beat_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(AWAY_BEAT_SECONDS if self.missing else BEAT_SECONDS)
             await self._beat()
 
     async def _beat(self) -> None:
