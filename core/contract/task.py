@@ -61,6 +61,7 @@ class Reason(StrEnum):
     OUTPUT_TOO_LARGE = "output_too_large"
     INPUT_INVALID = "input_invalid"
     GPU_UNAVAILABLE = "gpu_unavailable"
+    DISK_FULL = "disk_full"
     AGENT_LOST = "agent_lost"
     ENGINE_ERROR = "engine_error"
     CANCELLED = "cancelled"
@@ -72,7 +73,9 @@ class Reason(StrEnum):
         return self in _RETRIED
 
 
-_RETRIED: Final = frozenset({Reason.IMAGE_UNAVAILABLE, Reason.GPU_UNAVAILABLE, Reason.AGENT_LOST, Reason.ENGINE_ERROR})
+_RETRIED: Final = frozenset(
+    {Reason.IMAGE_UNAVAILABLE, Reason.GPU_UNAVAILABLE, Reason.DISK_FULL, Reason.AGENT_LOST, Reason.ENGINE_ERROR}
+)
 
 
 class Failure(BaseModel):
