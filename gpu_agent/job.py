@@ -78,7 +78,7 @@ class Job:
         except Exception as error:
             log.error("job.broke", error=str(error), exc_info=not isinstance(error, EngineError | DiskFull | OSError))
             await self._report(_failure_of_host(error))
-            if not isinstance(error, ImageUnavailable | ContainerInterrupted):  # which say little of the host
+            if not isinstance(error, ImageUnavailable):  # which says more of the image than of the host
                 raise HostFailed from error
 
     async def _fill(self, volumes: AttemptVolumes) -> None:
