@@ -271,7 +271,7 @@ class Agent:
 
     async def _problems(self) -> dict[str, str]:
         engine, core = await asyncio.gather(
-            _problem("The Docker engine", self.engine.check()),
+            _problem("The Docker engine", self.engine.ping()),
             _problem("Core", self.core.admit(model=None, size=None)),
         )
         broker = None if self.broker.is_connected else "RabbitMQ isn't connected"

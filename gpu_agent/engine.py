@@ -137,6 +137,11 @@ class Engine:
             info = await self._docker.system.info()
         self._memory_bytes = int(info["MemTotal"])
 
+    async def ping(self) -> None:
+        """The engine answers; `check` makes it start processes for what it says."""
+        async with _translated(), self._docker._query("_ping", versioned_api=False) as response:
+            await response.read()
+
     async def root(self) -> Path:
         """Where the engine keeps its images, as its host knows the path."""
         async with _translated():

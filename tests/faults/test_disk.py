@@ -79,6 +79,23 @@ def test_an_input_that_doesnt_fit(api: Api, stack: Stack, copying: str, model: M
         assert api.wait(api.post(copying, INPUT)).status_code == 200
 
 
+def test_a_disk_that_the_engine_doesnt_see(
+    api: Api, stack: Stack, copying: str, model: ModelMaker, tmp_path: Path
+) -> None:
+    """Where volumes are copied, it is the agent's own that is full: of the input, or of the output that comes back."""
+    (tmp_path / "work").mkdir()
+    mount = f'mount -t tmpfs -o size={DISK_MB}m small {tmp_path / "work"} && exec "$@"'
+    hidden = ["unshare", "--mount", "sh", "-c", mount, "-"]
+    with own_agent(stack, tmp_path, "small", within=hidden, MIN_FREE_MB=str(MIN_FREE_MB)) as agent:
+        assert '"are": "copies"' in agent.log.read_text()
+        large = zip_of({"noise": os.urandom((DISK_MB + 1) * MiB)})
+        assert api.failure(model(COPY, max_attempts="1"), large)["reason"] == "disk_full"
+        filling = model(f"dd if=/dev/zero of=/output/x bs=1M count={DISK_MB + 1}", max_attempts="1")
+        assert api.failure(filling, INPUT)["reason"] == "disk_full"
+        assert _left(stack, tmp_path / "work") == []
+        assert api.wait(api.post(copying, INPUT)).status_code == 200
+
+
 @pytest.mark.parametrize(("output_mb", "reason"), [("1024", "disk_full"), ("16", "output_too_large")])
 def test_an_output_that_fills_the_disk(
     api: Api, stack: Stack, copying: str, model: ModelMaker, work_dir: Path, output_mb: str, reason: str
