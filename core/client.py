@@ -10,11 +10,12 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import aiohttp
 import structlog
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings
 
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
 from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody, Noted
+from core.contract.model import Model
 from core.contract.task import Failure
 
 log = structlog.get_logger()
@@ -28,6 +29,8 @@ IDLE_SECONDS: Final = 30.0
 """How long an idle connection is kept; core keeps its end for longer, so that none closes as it is used."""
 
 BUFFER_BYTES: Final = 2**20
+
+_MODELS: Final = TypeAdapter(list[Model])
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,6 +95,10 @@ class CoreClient:
         """Whether core would take a body of this many bytes, for a model if it is a task's; None: not known."""
         params = ({"model": model} if model is not None else {}) | ({"size": str(size)} if size is not None else {})
         return Admission.model_validate_json(await self._call("GET", "/api/admission", params=params))
+
+    async def models(self) -> list[Model]:
+        """All that are registered."""
+        return _MODELS.validate_json(await self._call("GET", "/api/models/"))
 
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
         body = request.model_dump_json().encode()

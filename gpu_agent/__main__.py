@@ -36,9 +36,9 @@ async def _run(settings: Settings) -> None:
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        Engine.open(settings.docker_host, slots=len(slots)) as engine,
+        Engine.open(settings.docker_host, slots=len(slots), pull_stall_seconds=settings.pull_stall_seconds) as engine,
     ):
-        agent = Agent(settings.agent_name, slots, core, broker, engine, settings.work_dir)
+        agent = Agent(settings, slots, core, broker, engine)
         running = asyncio.create_task(agent.run(), name="agent")
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,11 +1,12 @@
 """The agent: a slot for each GPU, each taking one task at a time, its lease renewed while it runs."""
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Final, cast
 
 import structlog
@@ -15,8 +16,13 @@ from core.client import CoreClient, patiently
 from core.contract.errors import ContractError, TaskNotFound, TransitionRefused, Unavailable
 from core.contract.http import Claim, ClaimRequest
 from core.contract.task import UID
-from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineError
+from gpu_agent import health
+from gpu_agent.disks import Disks
+from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineAway, EngineError
+from gpu_agent.health import Health
+from gpu_agent.images import Images
 from gpu_agent.job import HostFailed, Job
+from gpu_agent.settings import Settings
 from gpu_agent.volumes import Volumes
 
 log = structlog.get_logger()
@@ -28,6 +34,10 @@ LAST_PAUSE_SECONDS: Final = 60.0
 """A host that fails one attempt after the other takes the next task later and later: others may be able to run it."""
 
 LATE_CLAIM_SECONDS: Final = 10.0
+PROBE_SECONDS: Final = 10.0
+ROOM_SECONDS: Final = 2.0
+COMPLAINT_SECONDS: Final = 300.0
+"""How often a full disk is said to be full."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +52,51 @@ class Slot:
 class Agent:
     """`run` works until it is cancelled or drained; `drain` lets what runs end, then hands it back."""
 
-    name: str
+    settings: Settings
     slots: tuple[Slot, ...]
     core: CoreClient
     broker: Broker
     engine: Engine
-    work_dir: Path
     volumes: Volumes = field(init=False)
+    images: Images = field(init=False)
+    disks: Disks = field(init=False)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """uid-attempt → the job."""
     _slots: set[asyncio.Task[None]] = field(default_factory=set)
     _idle: set[asyncio.Task[None]] = field(default_factory=set)
     """Slots that wait for a message, or for their host to recover."""
     _is_draining: bool = False
+    _complained_at: float = -math.inf
+
+    @property
+    def name(self) -> str:
+        return self.settings.agent_name
+
+    def __post_init__(self) -> None:
+        self.disks = Disks(self.settings.work_dir, self.settings.min_free_mb)
 
     async def run(self) -> None:
-        await self._wait_for_engine()
-        self.volumes = await Volumes.of(self.engine, self.work_dir, self.name)
-        with suppress(EngineError):  # the next sweep is in a minute
-            await self._sweep()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_health(), name="health")
+            await self._work_in_slots()
+
+    async def _work_in_slots(self) -> None:
+        await self._know_host()
         log.info("agent.started", slots=[slot.name for slot in self.slots])
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep_each_minute(), name="sweeper")
             self._slots = {group.create_task(self._serve(slot), name=slot.name) for slot in self.slots}
+
+    async def _know_host(self) -> None:
+        engine, folder = self.engine, self.settings.work_dir
+        self.images = Images(engine, folder / "images")
+        while True:
+            await self._wait_for_engine()
+            with suppress(EngineAway):  # again
+                self.volumes = await Volumes.of(engine, folder, self.name)
+                if self.volumes.is_shared:
+                    self.disks = await self.disks.with_engine(engine)
+                return
 
     async def drain(self, seconds: float) -> None:
         """Takes no more tasks and waits for those that run. What runs longer is handed back when `run` is cancelled."""
@@ -83,7 +115,10 @@ class Agent:
         while not self._is_draining:
             self._idle.add(this)
             await self._recover(failures)
+            await self._wait_for_room()
             async with self.broker.next_message(queues) as message:
+                if self.disks.lack():
+                    continue  # the message is another agent's
                 self._idle.discard(this)
                 claim = await self._claim(slot, message)
             if claim is not None:
@@ -95,6 +130,16 @@ class Agent:
             log.warning("slot.paused", failures=failures, seconds=pause)
             await asyncio.sleep(pause)
             await self._wait_for_engine()
+            with suppress(EngineError):
+                await self._sweep()  # what the engine didn't remove when the attempt ended
+
+    async def _wait_for_room(self) -> None:
+        while lack := self.disks.lack():
+            now = asyncio.get_running_loop().time()
+            if now - self._complained_at > COMPLAINT_SECONDS:
+                self._complained_at = now
+                log.error("disk.full", error=lack)
+            await asyncio.sleep(ROOM_SECONDS)
 
     async def _claim(self, slot: Slot, message: Message) -> Claim | None:
         """The message has rung and is acknowledged, whether there is something to do or not."""
@@ -132,7 +177,7 @@ class Agent:
         task = claim.task
         key = f"{task.uid}-{task.attempt}"
         with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=slot.name):
-            job = Job(claim, self.name, slot.gpus, self.core, self.engine, self.volumes)
+            job = Job(claim, self.name, slot.gpus, self.core, self.engine, self.volumes, self.images, self.disks)
             running = asyncio.create_task(job.run(), name=key)
             renewing = asyncio.create_task(self._renew_until_lost(job), name=f"lease {key}")
             self._running[key] = running
@@ -180,11 +225,12 @@ class Agent:
 
     async def _sweep_each_minute(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
             try:
                 await self._sweep()
-            except EngineError as error:
+                await self._prune()
+            except (EngineError, ContractError, OSError) as error:
                 log.error("sweep.postponed", error=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def _sweep(self) -> None:
         """Removes what attempts left that this agent doesn't run (any more)."""
@@ -193,6 +239,45 @@ class Agent:
         for volume, labels in (await self.engine.left_volumes(self.name)).items():
             await self._sweep_away("volume", volume, labels, self.engine.remove_volume)
         await self.volumes.remove_leftovers(set(self._running))
+
+    async def _prune(self) -> None:
+        """Removes what no model needs any more: their volumes at once, images only when the disk fills up."""
+        models = await self.core.models()
+        await self.volumes.prune_models({model.zip.id for model in models if model.zip})
+        if self._is_fuller_than(self.settings.prune_images_above):
+            await self.images.prune(
+                {model.container_tag for model in models},
+                until=lambda: not self._is_fuller_than(self.settings.prune_images_below),
+            )
+
+    def _is_fuller_than(self, percent: float) -> bool:
+        is_now = self.disks.engine_percent()
+        return is_now is not None and is_now > percent
+
+    async def _tell_health(self) -> None:
+        """Writes it into a file every few seconds; the file goes when the agent ends well."""
+        file = health.file_of(self.settings)
+        try:
+            while True:
+                running = tuple(self._running)
+                problems = await self._problems()
+                said = Health(time=datetime.now(UTC), slots=len(self.slots), running=running, problems=problems)
+                try:
+                    health.write(file, said)
+                except OSError as error:
+                    log.error("health.unwritten", error=str(error))
+                await asyncio.sleep(health.INTERVAL_SECONDS)
+        finally:
+            file.unlink(missing_ok=True)
+
+    async def _problems(self) -> dict[str, str]:
+        engine, core = await asyncio.gather(
+            _problem("The Docker engine", self.engine.ping()),
+            _problem("Core", self.core.admit(model=None, size=None)),
+        )
+        broker = None if self.broker.is_connected else "RabbitMQ isn't connected"
+        found = {"engine": engine, "core": core, "broker": broker, "disk": self.disks.lack()}
+        return {part: words for part, words in found.items() if words}
 
     async def _sweep_away(
         self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]
@@ -204,6 +289,17 @@ class Agent:
             log.info("leftover.swept", kind=kind, task=labels.get(TASK))
         except EngineError as error:
             log.error("leftover.stays", kind=kind, name=name, error=str(error))
+
+
+async def _problem(part: str, probe: Awaitable[object]) -> str | None:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            await probe
+    except TimeoutError:
+        return f"{part} doesn't answer"
+    except (EngineError, ContractError) as error:
+        return f"{part}: {error}"
+    return None
 
 
 async def _went_well(job: asyncio.Task[None]) -> bool:

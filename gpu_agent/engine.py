@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import re
 import secrets
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,15 +21,18 @@ from core.contract.model import Model, Pull
 log = structlog.get_logger()
 
 CALL_SECONDS: Final = 60.0
-PULL_SECONDS: Final = 3600.0
 LOG_TAIL_LINES: Final = 50
 LOG_TAIL_CHARACTERS: Final = 4000
 LOG_FILE_SIZE: Final = "16m"
+EVENT_SECONDS: Final = 10.0
+"""A container's end shows among the engine's events a moment after whoever waits for it hears of it."""
+
 MiB: Final = 2**20
 
 _NOT_CONNECTED: Final = 900
 """aiodocker's status for an engine that it can't reach."""
 
+_TAGGED: Final = re.compile(r"[:@][^/]*$")
 _EMPTY_TAR: Final = bytes(2 * tarfile.BLOCKSIZE)
 
 TASK: Final = "inference-server.task"
@@ -44,6 +48,10 @@ class EngineAway(EngineError):
     """The engine doesn't answer at all."""
 
 
+class EngineDiskFull(EngineError):
+    """There is no room on the engine's disk."""
+
+
 class ImageUnavailable(EngineError):
     """The image is neither here nor to be pulled."""
 
@@ -54,6 +62,10 @@ class NotFound(EngineError):
 
 class GpuUnavailable(EngineError):
     """The engine can't give the container its GPU."""
+
+
+class ContainerInterrupted(EngineError):
+    """The container was ended or removed by somebody, or went down with the engine: not by itself."""
 
 
 class CommandInvalid(Exception):
@@ -79,6 +91,17 @@ class ContainerSpec:
 
 
 @dataclass(frozen=True)
+class Image:
+    """An image that is here."""
+
+    id: str
+    digest: str
+    """Its name in the registry that it came from, down to the content; the id when it came from none."""
+    is_new: bool = False
+    """Pulled just now, and not what was here before under its name."""
+
+
+@dataclass(frozen=True)
 class Exit:
     """How a container ended, and the last lines of its log unless all went well."""
 
@@ -91,23 +114,24 @@ class Engine:
     """Open with `async with Engine.open(url, slots=n)`.
 
     What the engine refuses is an EngineError. Every call has a deadline but `put_tar` and `get_tar`, which take as long
-    as the bytes take.
+    as the bytes take, and a pull, which goes on for as long as it moves.
     """
 
-    def __init__(self, docker: aiodocker.Docker, slots: int) -> None:
+    def __init__(self, docker: aiodocker.Docker, slots: int, pull_stall_seconds: float) -> None:
         self._docker = docker
         self._slots = slots
+        self._pull_stall_seconds = pull_stall_seconds
         self._memory_bytes = 0
         self.host = ""
         """The name of the machine that the containers run on, once `check` has asked."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, slots: int) -> AsyncIterator["Engine"]:
+    async def open(cls, url: str, *, slots: int, pull_stall_seconds: float) -> AsyncIterator["Engine"]:
         """`slots` containers at once share the host's memory unless their models say how much they need."""
         docker = aiodocker.Docker(url=url)
         try:
-            yield cls(docker, slots)
+            yield cls(docker, slots, pull_stall_seconds)
         finally:
             await docker.close()
 
@@ -118,24 +142,81 @@ class Engine:
         self._memory_bytes = int(info["MemTotal"])
         self.host = str(info["Name"])
 
-    async def ensure_image(self, reference: str, pull: Pull) -> str:
-        """Pulls the image when the host has none, or always if the model says so.
+    async def ping(self) -> None:
+        """The engine answers; `check` makes it start processes for what it says."""
+        async with _translated(), self._docker._query("_ping", versioned_api=False) as response:
+            await response.read()
 
-        Returns what the name stands for: the digest in the registry, or the image's id when it came from none. Raises
-        ImageUnavailable.
-        """
+    async def root(self) -> Path:
+        """Where the engine keeps its images, as its host knows the path."""
+        async with _translated():
+            return Path((await self._docker.system.info())["DockerRootDir"])
+
+    async def ensure_image(self, reference: str, pull: Pull) -> Image:
+        """Pulls the image when the host has none, or always if the model says so. Raises ImageUnavailable."""
+        here = await self.image(reference)
+        if here and pull is Pull.MISSING:
+            return here
         try:
-            if pull is Pull.MISSING:
-                with suppress(NotFound):
-                    return await self._digest(reference)
-            async with _translated(seconds=PULL_SECONDS):
-                await self._docker.images.pull(reference)
-            log.info("image.pulled", image=reference)
-            return await self._digest(reference)
-        except EngineAway:
+            await self._pull(reference)
+        except (EngineAway, EngineDiskFull):
             raise
         except EngineError as error:
             raise ImageUnavailable(f"The image {reference} can't be pulled: {error}") from error
+        pulled = await self.image(reference)
+        if pulled is None:
+            raise ImageUnavailable(f"The image {reference} was removed as soon as it was pulled")
+        log.info("image.pulled", image=reference, id=pulled.id)
+        return replace(pulled, is_new=here is None or here.id != pulled.id)
+
+    async def _pull(self, reference: str) -> None:
+        """aiodocker's own call takes a connection that broke for the end, and leaves a stalled pull going."""
+        params = {"fromImage": reference}
+        if not _TAGGED.search(reference):
+            params["tag"] = "latest"  # else the engine pulls all tags that there are
+        stall = self._pull_stall_seconds
+        last: dict[str | None, object] = {}
+        try:
+            async with (
+                asyncio.timeout(stall) as deadline,
+                _translated(seconds=None),
+                self._docker._query("images/create", "POST", params=params, timeout=None) as response,
+            ):
+                with closing(response):
+                    async for line in response.content:
+                        said = json.loads(line)
+                        if "error" in said:
+                            raise _refusal(said["error"])
+                        # Some engines repeat what they said while nothing moves.
+                        if last.get(said.get("id")) != said:
+                            last[said.get("id")] = said
+                            deadline.reschedule(asyncio.get_running_loop().time() + stall)
+        except TimeoutError:
+            raise EngineError(f"nothing came from its registry for {stall:g} seconds") from None
+
+    async def image(self, reference: str) -> Image | None:
+        """None when there is no image of that name."""
+        try:
+            async with _translated():
+                found = await self._docker.images.inspect(reference)
+        except NotFound:
+            return None
+        return Image(found["Id"], digest=(found.get("RepoDigests") or [found["Id"]])[0])
+
+    async def is_untagged(self, image_id: str) -> bool:
+        """The image is there, and no name leads to it any more."""
+        try:
+            async with _translated():
+                return not (await self._docker.images.inspect(image_id))["RepoTags"]
+        except NotFound:
+            return False
+
+    async def remove_image(self, reference: str) -> None:
+        """By name only the name goes if the image has another one. Refused while a container has it, running or not.
+        Nothing to do when there is none.
+        """
+        async with _translated(missing_is_fine=True):
+            await self._docker.images.delete(reference)
 
     async def create_volume(self, name: str, labels: Mapping[str, str], *, folder: Path | None = None) -> None:
         """A named volume; with `folder` one that is this folder of the host."""
@@ -181,6 +262,17 @@ class Engine:
         return await self._create(name, config)
 
     async def _create(self, name: str, config: Mapping[str, Any]) -> str:
+        try:
+            return await self._create_once(name, config)
+        except NotFound:  # somebody removed the image since it was ensured
+            log.warning("image.vanished", image=config["Image"])
+            await self.ensure_image(config["Image"], Pull.MISSING)
+        try:
+            return await self._create_once(name, config)
+        except NotFound as error:
+            raise ImageUnavailable(f"The image {config['Image']} is removed again and again") from error
+
+    async def _create_once(self, name: str, config: Mapping[str, Any]) -> str:
         async with _translated():
             container = await self._docker.containers.create(config, name=name)
         return str(container.id)
@@ -214,14 +306,15 @@ class Engine:
             container = await self.create_idle(name, name, [Mount(name, "/probe", is_read_only=False)], {})
             await self.put_tar(container, "/probe", _tar_of_empty_file(name))
             return (folder / name).exists()
+        except EngineAway:
+            raise  # which says nothing about the folder
         except EngineError as error:
             log.info("folder.unshared", folder=str(folder), error=str(error))
             return False
         finally:
             await self.remove(name)
             await self.remove_volume(name)
-            async with _translated(missing_is_fine=True):
-                await self._docker.images.delete(name)
+            await self.remove_image(name)
             (folder / name).unlink(missing_ok=True)
 
     async def _import_empty_image(self, name: str) -> None:
@@ -251,15 +344,36 @@ class Engine:
             raise
 
     async def wait(self, container_id: str, *, seconds: float) -> Exit:
-        """Raises TimeoutError when it runs longer than that."""
+        """Raises TimeoutError when it runs longer than that, ContainerInterrupted when it didn't end by itself."""
         container = self._container(container_id)
-        async with asyncio.timeout(seconds), _translated(seconds=None):
-            await container.wait()
-        async with _translated():
-            state = (await container.show())["State"]
+        try:
+            async with asyncio.timeout(seconds), _translated(seconds=None):
+                await container.wait()
+            async with _translated():
+                state = (await container.show())["State"]
+        except NotFound as error:
+            raise ContainerInterrupted("The container was removed while it ran") from error
         code = int(state["ExitCode"])
+        if code and not await self._ended_by_itself(container_id):
+            raise ContainerInterrupted("The container was ended from outside while it ran")
         is_out_of_memory = bool(state["OOMKilled"]) and code != 0
         return Exit(code, is_out_of_memory, log_tail=await self.log_tail(container_id) if code else "")
+
+    async def _ended_by_itself(self, container_id: str) -> bool:
+        """The engine remembers that the container died, and no signal before: not `docker stop`, not its own shutdown,
+        and it is the engine that started the container.
+        """
+        params = {"since": "0", "filters": json.dumps({"container": [container_id], "event": ["die", "kill"]})}
+        with suppress(TimeoutError):
+            async with (
+                asyncio.timeout(EVENT_SECONDS),
+                _translated(seconds=None),
+                self._docker._query("events", params=params, timeout=None) as response,
+            ):
+                with closing(response):
+                    async for line in response.content:
+                        return bool(json.loads(line)["Action"] == "die")
+        return False
 
     async def log_tail(self, container_id: str) -> str:
         async with _translated():
@@ -286,11 +400,6 @@ class Engine:
 
     def _container(self, container_id: str) -> DockerContainer:
         return self._docker.containers.container(container_id)
-
-    async def _digest(self, reference: str) -> str:
-        async with _translated():
-            image = await self._docker.images.inspect(reference)
-        return str((image.get("RepoDigests") or [image["Id"]])[0])
 
     def _config(self, spec: ContainerSpec) -> dict[str, Any]:
         """The sandbox: what a container may do beyond this, only an operator can register."""
@@ -326,6 +435,10 @@ async def _tar_of_empty_file(name: str) -> AsyncIterator[bytes]:
     yield tarfile.TarInfo(name).tobuf() + _EMPTY_TAR
 
 
+def _refusal(words: str) -> EngineError:
+    return EngineDiskFull(words) if "no space left on device" in words else EngineError(words)
+
+
 @asynccontextmanager
 async def _translated(*, seconds: float | None = CALL_SECONDS, missing_is_fine: bool = False) -> AsyncIterator[None]:
     """aiodocker's exceptions, and an engine that doesn't answer, as EngineError."""
@@ -339,6 +452,6 @@ async def _translated(*, seconds: float | None = CALL_SECONDS, missing_is_fine: 
             raise NotFound(error.message) from error
         if error.status == _NOT_CONNECTED:
             raise EngineAway(error.message) from error
-        raise EngineError(error.message) from error
+        raise _refusal(error.message) from error
     except (aiohttp.ClientError, OSError) as error:
         raise EngineAway(f"The Docker engine did not answer: {error!r}") from error

@@ -1,6 +1,7 @@
 """One task on a GPU, from top to bottom."""
 
 import asyncio
+import errno
 from dataclasses import dataclass, field
 
 import structlog
@@ -9,19 +10,23 @@ from core.client import CoreClient, patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
 from core.contract.http import Claim, Noted
 from core.contract.task import Failure, Reason
+from gpu_agent.disks import DiskFull, Disks
 from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
     TASK,
     CommandInvalid,
+    ContainerInterrupted,
     ContainerSpec,
     Engine,
+    EngineDiskFull,
     EngineError,
     Exit,
     GpuUnavailable,
     ImageUnavailable,
 )
 from gpu_agent.folders import OutputRefused, OutputTooLarge
+from gpu_agent.images import Images
 from gpu_agent.volumes import AttemptVolumes, Volumes
 
 log = structlog.get_logger()
@@ -49,6 +54,8 @@ class Job:
     core: CoreClient
     engine: Engine
     volumes: Volumes
+    images: Images
+    disks: Disks
     noted: Noted = field(default_factory=Noted)
     """What core is told with each call for the attempt."""
 
@@ -59,8 +66,11 @@ class Job:
         """
         model = self.claim.model
         try:
-            self.noted = Noted(image=await self.engine.ensure_image(model.container_tag, model.pull))
-            async with self.volumes.fresh(self.claim, self._labels) as volumes:
+            async with (
+                self.images.ready(model.container_tag, model.pull) as image,
+                self.volumes.fresh(self.claim, self._labels) as volumes,
+            ):
+                self.noted = Noted(image=image.digest)
                 await self._fill(volumes)
                 await self._run_container(volumes)
                 await self._deliver(volumes)
@@ -69,7 +79,7 @@ class Job:
         except (TaskNotFound, TransitionRefused):
             raise  # core gave the task to somebody else, or to nobody
         except Exception as error:
-            log.error("job.broke", error=str(error), exc_info=not isinstance(error, EngineError | OSError))
+            log.error("job.broke", error=str(error), exc_info=not isinstance(error, EngineError | DiskFull | OSError))
             await self._report(_failure_of_host(error))
             if not isinstance(error, ImageUnavailable):  # which says more of the image than of the host
                 raise HostFailed from error
@@ -104,7 +114,19 @@ class Job:
         finally:
             await self._remove(container)
         log.info("container.exited", exit_code=ended.code)
+        if ended.code and not ended.is_out_of_memory and (lack := self.disks.lack()):
+            await self._check_size(volumes, ended)
+            raise DiskFull(lack)
         _judge(ended)
+
+    async def _check_size(self, volumes: AttemptVolumes, ended: Exit) -> None:
+        """A model that filled the disk with more than it may leave is at fault itself."""
+        try:
+            await volumes.output_zip()
+        except OutputTooLarge as error:
+            raise _failed(Reason.OUTPUT_TOO_LARGE, str(error), ended.code) from error
+        except OutputRefused:
+            return
 
     async def _remove(self, container: str) -> None:
         """What the engine doesn't remove now, the agent's sweep does: how the container ended stands."""
@@ -154,6 +176,10 @@ def _failure_of_host(error: Exception) -> Failure:
             return Failure(reason=Reason.IMAGE_UNAVAILABLE, message=str(error))
         case GpuUnavailable():
             return Failure(reason=Reason.GPU_UNAVAILABLE, message="The container could not be given its GPU")
+        case EngineDiskFull() | DiskFull() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return Failure(reason=Reason.DISK_FULL, message="The disk of the host that ran the task is full")
+        case ContainerInterrupted():
+            return Failure(reason=Reason.ENGINE_ERROR, message=str(error))
         case _:
             return Failure(reason=Reason.ENGINE_ERROR, message="The host that ran the task failed")
 

@@ -27,5 +27,17 @@ class Settings(BrokerSettings, CoreAccess):
     cpu_slots: int = Field(default=1, ge=1)
     """How many tasks run at once on a host without GPUs."""
 
+    pull_stall_seconds: float = Field(default=120.0, gt=0)
+    """A pull of an image may take as long as it takes, but not stand still for longer than this."""
+
+    min_free_mb: int = Field(default=1024, ge=0)
+    """With less room on its disks the agent takes no tasks, and blames no model for what fails."""
+
+    prune_images_above: float = Field(default=85.0, ge=0, le=100)
+    prune_images_below: float = Field(default=75.0, ge=0, le=100)
+    """Percent of the engine's disk: fuller than the first, images that agents pulled and no model names go until it is
+    down to the second.
+    """
+
     drain_seconds: float = Field(default=30.0, ge=0)
     """After SIGTERM running tasks have this long to end, then they are handed back."""

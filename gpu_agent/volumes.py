@@ -7,7 +7,7 @@ elsewhere its content is copied through the engine (gpu_agent/copies.py).
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,10 @@ import structlog
 
 from core.client import CoreClient
 from core.contract.http import Claim
-from core.contract.model import Model
+from core.contract.model import MODEL_VOLUME, Model
 from gpu_agent import archive, copies, folders
 from gpu_agent.engine import Engine, EngineError, Mount
+from gpu_agent.uses import alone, in_use
 from gpu_agent.zipfeed import with_zip_file
 
 log = structlog.get_logger()
@@ -106,6 +107,11 @@ class Volumes:
     def _attempts(self) -> Path:
         return self.folder / "agents" / self.agent
 
+    @property
+    def _models(self) -> Path:
+        """For each zip's id: its folder, a lock, perhaps a mark, and the folders of fillings that go on or were cut."""
+        return self.folder / "models"
+
     @asynccontextmanager
     async def fresh(self, claim: Claim, labels: Mapping[str, str]) -> AsyncIterator[AttemptVolumes]:
         """Empty volumes, removed at the end whatever happened. The model's image is there already."""
@@ -120,22 +126,32 @@ class Volumes:
         if model.model_volume_id:
             mounts.append(Mount(model.model_volume_id, "/model", is_read_only=True))
         helper = None
-        try:
-            for mount in mounts[:2]:
-                await self._make_volume(mount.volume, labels, folder / mount.path.strip("/"))
-            (folder / "input").chmod(READABLE)
-            (folder / "output").chmod(WRITABLE)
-            if not self.is_shared:
-                helper = await self._helper(f"inference-server-volumes-{name}", model, mounts[:2], labels)
-            yield AttemptVolumes(claim, folder, tuple(mounts), self.engine, helper)
-        finally:
+        async with self._holding(model):
             try:
-                if helper:
-                    await self.engine.remove(helper)
-                await asyncio.gather(*(self.engine.remove_volume(volume) for volume in fresh))
-            except EngineError as error:
-                log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
-            await asyncio.to_thread(folders.remove_tree, folder)
+                for mount in mounts[:2]:
+                    await self._make_volume(mount.volume, labels, folder / mount.path.strip("/"))
+                (folder / "input").chmod(READABLE)
+                (folder / "output").chmod(WRITABLE)
+                if not self.is_shared:
+                    helper = await self._helper(f"inference-server-volumes-{name}", model, mounts[:2], labels)
+                yield AttemptVolumes(claim, folder, tuple(mounts), self.engine, helper)
+            finally:
+                try:
+                    if helper:
+                        await self.engine.remove(helper)
+                    await asyncio.gather(*(self.engine.remove_volume(volume) for volume in fresh))
+                except EngineError as error:
+                    log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
+                await asyncio.to_thread(folders.remove_tree, folder)
+
+    @asynccontextmanager
+    async def _holding(self, model: Model) -> AsyncIterator[None]:
+        """No agent of this host removes what is kept of the model's zip."""
+        if model.zip is None:
+            yield
+        else:
+            async with in_use(self._models / f"{model.zip.id}.lock"):
+                yield
 
     async def _make_volume(self, volume: str, labels: Mapping[str, str], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,12 +162,11 @@ class Volumes:
         return await self.engine.create_idle(name, model.container_tag, writable, labels)
 
     async def keep_model(self, model: Model, core: CoreClient, labels: Mapping[str, str]) -> None:
-        """The model's volume, filled once a host for each content of its zip. Raises InvalidZip."""
+        """The model's volume, filled once a host for each content of its zip, within `fresh`. Raises InvalidZip."""
         if model.zip is None or model.model_volume_id is None:
             return
-        folder = self.folder / "models" / model.zip.id
+        folder = self._models / model.zip.id
         if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
             await with_zip_file(
                 model.zip,
                 lambda offset, length: core.model_zip_range(model.uid, offset, length),
@@ -176,6 +191,31 @@ class Volumes:
             await self.engine.remove(helper)
         mark.touch()
 
+    async def prune_models(self, named: Set[str]) -> None:
+        """Removes what is kept of zips that no model has any more, and what was left of cut fillings."""
+        self._models.mkdir(parents=True, exist_ok=True)
+        for zip_id in {path.name.partition(".")[0] for path in self._models.iterdir()}:
+            lock = self._models / f"{zip_id}.lock"
+            with alone(lock) as file:
+                if file is None:
+                    continue
+                try:
+                    if zip_id not in named:
+                        await self._give_up(zip_id)
+                        lock.unlink()
+                    for filling in self._models.glob(f"{zip_id}.filling-*"):
+                        await asyncio.to_thread(folders.remove_tree, filling)
+                except (EngineError, OSError) as error:
+                    log.error("model.left", zip=zip_id, error=str(error))
+
+    async def _give_up(self, zip_id: str) -> None:
+        """A folder of which a part is gone mustn't have the name of a whole one."""
+        await self.engine.remove_volume(MODEL_VOLUME.format(zip_id))
+        (self._models / zip_id).with_suffix(".copied").unlink(missing_ok=True)
+        if (self._models / zip_id).exists():
+            (self._models / zip_id).rename(self._models / f"{zip_id}.filling-{secrets.token_hex(8)}")
+            log.info("model.pruned", zip=zip_id)
+
     async def remove_leftovers(self, running: set[str]) -> None:
         """Folders of attempts that aren't among `running` (uid-attempt)."""
         self._attempts.mkdir(parents=True, exist_ok=True)
@@ -189,7 +229,7 @@ class Volumes:
 
 def _fill_once(file: BinaryIO, folder: Path) -> None:
     """Only a completely filled folder gets the name; of two agents that fill at once the first to end gives it."""
-    filling = folder.with_name(f".filling-{secrets.token_hex(8)}")
+    filling = folder.with_name(f"{folder.name}.filling-{secrets.token_hex(8)}")
     filling.mkdir()
     try:
         archive.extract(file, filling, max_total_bytes=MAX_UNZIPPED_BYTES, max_entries=MAX_ENTRIES)

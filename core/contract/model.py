@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, computed_f
 
 from core.contract.task import MAX_ATTEMPTS, Blob
 
+MODEL_VOLUME: Final = "inference-server-model-{}"
+"""Of the zip's id."""
+
 IMAGE_REFERENCE: Final = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]+)?/)?"  # registry host
     r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"  # repository
@@ -80,4 +83,4 @@ class Model(ModelSpec, Limits):
     @property
     def model_volume_id(self) -> str | None:
         """Named after the zip's content, so that a host fills it once for each content."""
-        return f"inference-server-model-{self.zip.id}" if self.zip else None
+        return MODEL_VOLUME.format(self.zip.id) if self.zip else None

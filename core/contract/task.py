@@ -61,6 +61,7 @@ class Reason(StrEnum):
     OUTPUT_TOO_LARGE = "output_too_large"
     INPUT_INVALID = "input_invalid"
     GPU_UNAVAILABLE = "gpu_unavailable"
+    DISK_FULL = "disk_full"
     AGENT_LOST = "agent_lost"
     ENGINE_ERROR = "engine_error"
     HANDED_BACK = "handed_back"
@@ -80,6 +81,7 @@ MAX_ATTEMPTS: Final = 20
 _RETRIES: Final[Mapping[Reason, int]] = {
     Reason.IMAGE_UNAVAILABLE: MAX_ATTEMPTS,
     Reason.GPU_UNAVAILABLE: MAX_ATTEMPTS,
+    Reason.DISK_FULL: MAX_ATTEMPTS,
     Reason.AGENT_LOST: MAX_ATTEMPTS,
     Reason.ENGINE_ERROR: MAX_ATTEMPTS,
     # Its neighbours on the host may have had the memory; a second time it is the model's own need.

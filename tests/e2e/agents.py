@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,13 @@ STOP_SECONDS = 60
 class OwnAgent:
     process: subprocess.Popen[bytes]
     log: Path
+    environment: Mapping[str, str]
 
     def said(self, event: str) -> bool:
-        return f'"{event}"' in self.log.read_text()
+        return self.times_said(event) > 0
+
+    def times_said(self, event: str) -> int:
+        return self.log.read_text().count(f'"{event}"')
 
 
 @contextmanager
@@ -45,7 +49,7 @@ def own_agent(
     with log_file.open("wb") as log:
         command = [*within, sys.executable, "-m", "gpu_agent"]
         process = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=log, stderr=log)
-    agent = OwnAgent(process, log_file)
+    agent = OwnAgent(process, log_file, environment)
     try:
         eventually(lambda: agent.said("agent.started"))
         yield agent

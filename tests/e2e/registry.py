@@ -3,8 +3,10 @@
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import requests
@@ -37,6 +39,42 @@ def running(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+@contextmanager
+def slow(host: str, piece_bytes: int, pause: Callable[[], None]) -> Iterator[str]:
+    """Another registry's content, with a pause before each piece of a layer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            accepted = {"Accept": self.headers["Accept"]} if self.headers["Accept"] else {}
+            answer = requests.get(f"http://{host}{self.path}", headers=accepted, timeout=10)
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Content-Length", "Docker-Content-Digest", "Docker-Distribution-Api-Version"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.end_headers()
+            is_layer = len(answer.content) > piece_bytes
+            with suppress(ConnectionError):  # the engine gave up
+                for start in range(0, len(answer.content), piece_bytes):
+                    if is_layer:
+                        pause()
+                    self.wfile.write(answer.content[start : start + piece_bytes])
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 def _answers(port: int) -> bool:

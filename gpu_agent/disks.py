@@ -1,0 +1,53 @@
+"""Room on a host's disks: that of WORK_DIR, and that of the engine, where it is to be seen."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+import structlog
+
+from gpu_agent.engine import Engine
+
+log = structlog.get_logger()
+
+MiB: Final = 2**20
+
+
+class DiskFull(Exception):
+    """What failed may have failed because a disk is full."""
+
+
+@dataclass(frozen=True)
+class Disks:
+    work_dir: Path
+    min_free_mb: int
+    engine_root: Path | None = None
+    """A folder on the engine's disk; None when the agent doesn't see it."""
+
+    async def with_engine(self, engine: Engine) -> Self:
+        """For an engine that sees WORK_DIR at the same path. In a container the engine's own folder is there only if it
+        is mounted likewise; else WORK_DIR stands for it, which is right when both are on one disk.
+        """
+        root = await engine.root()
+        chosen = root if root.exists() else self.work_dir
+        log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(root))
+        return replace(self, engine_root=chosen)
+
+    def lack(self) -> str | None:
+        """What an operator has to know; None while there is room."""
+        for folder in {self.work_dir, self.engine_root or self.work_dir}:
+            free_mb = shutil.disk_usage(folder).free // MiB
+            if free_mb < self.min_free_mb:
+                return (
+                    f"The disk of {folder} has {free_mb} MB free, and tasks are taken when it has {self.min_free_mb}: "
+                    "make room, or set MIN_FREE_MB lower"
+                )
+        return None
+
+    def engine_percent(self) -> float | None:
+        """How full the engine's disk is, as df counts; None when that isn't known."""
+        if self.engine_root is None:
+            return None
+        usage = shutil.disk_usage(self.engine_root)
+        return 100 * usage.used / (usage.used + usage.free)
