@@ -82,11 +82,11 @@ class Leaks:
 
     def _agents(self) -> set[str]:
         """Each agent holds a lock that is named after it."""
-        return {path.stem for path in (self._stack.folder / "work").glob("*.lock")}
+        return {path.stem for folder in self._stack.work_dirs for path in folder.glob("*.lock")}
 
     def _files(self) -> Iterator[str]:
-        for path in (self._stack.folder / "work" / "agents").glob("*/*"):
-            yield f"file {path}"
+        for folder in self._stack.work_dirs:
+            yield from (f"file {path}" for path in (folder / "agents").glob("*/*"))
 
     def _messages(self) -> Iterator[str]:
         for queue in (queues.UNFINISHED, GPU_QUEUE):

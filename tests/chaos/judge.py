@@ -1,0 +1,140 @@
+"""What came of all tasks, and whether any of it is a defect."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.load import DONE, ENDS, FAILED, NOT_FOUND, Client, Story
+from tests.chaos.system import System
+from tests.leaks import Leaks
+from tests.waiting import eventually
+
+LOOKERS = 8
+PAGE = "10000"
+PROCESSES_SECONDS = 30.0
+SWEPT_SECONDS = 300.0
+"""Above all that a crash may leave for a while: blobs for 3 minutes, index entries for 3, containers for 1."""
+
+TERMINAL = ("finished", "failed")
+
+
+@dataclass
+class Verdict:
+    """`defects` has a line for each, under the defect's name; there should be none."""
+
+    accepted: int
+    finished: int
+    withdrawn: int
+    nobodys: int
+    """Tasks whose posts were answered by nothing: made, and known to nobody."""
+    second_tries: int
+    """Attempts beyond the first of a task."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Reason → how many tasks failed for it."""
+    defects: dict[str, list[str]] = field(default_factory=dict)
+    stories: list[Story] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not any(self.defects.values())
+
+
+def judged(system: System, clients: Sequence[Client]) -> Verdict:
+    """Looks at each task once more, then deletes all of them: nothing may be left."""
+    gone = _gone_processes(system)
+    stories = [client.story for client in clients]
+    accepted = [client for client in clients if client.story.uid]
+    with ThreadPoolExecutor(LOOKERS) as lookers:
+        list(lookers.map(Client.look_again, accepted))
+    tasks = _tasks(system)
+    known = {story.uid for story in stories}
+    nobodys = [task for task in tasks if task["uid"] not in known]
+    failed = Counter(task["failure"]["reason"] for task in tasks if task["state"] == "failed")
+    return Verdict(
+        accepted=len(accepted),
+        finished=sum(story.end is not None and story.end.status == DONE for story in stories),
+        withdrawn=sum(story.withdrawn for story in stories),
+        nobodys=len(nobodys),
+        second_tries=sum(max(task["attempt"] - 1, 0) for task in tasks),
+        failures=failed,
+        defects={
+            "lost": [_told(story) for story in stories if _is_lost(story)],
+            "wrong": [_told(story) for story in stories if story.end and not story.end.is_right],
+            "doubled": [_told(story) for story in stories if _is_doubled(story)],
+            "stuck": [_told(story) for story in stories if _is_stuck(story)]
+            + [f"nobody's: {task}" for task in nobodys if task["state"] not in TERMINAL],
+            "failed": [_told(story) for story in stories if story.end and story.end.status == FAILED]
+            + [f"nobody's: {task}" for task in nobodys if task["state"] == "failed"],
+            "never accepted": [_told(story) for story in stories if not story.uid],
+            "odd answers": [_told(story) for story in stories if story.odd],
+            "gone processes": gone,
+            "left behind": _left_behind(system, tasks),
+        },
+        stories=stories,
+    )
+
+
+def _is_lost(story: Story) -> bool:
+    ends = [end.status for end in (story.end, story.later) if end]
+    return not story.withdrawn and any(status not in (DONE, FAILED) for status in ends if status in ENDS)
+
+
+def _is_doubled(story: Story) -> bool:
+    """Two ends, or an end that was taken back."""
+    if story.end is None or story.later is None or story.end == story.later:
+        return False
+    return not (story.withdrawn and story.later.status == NOT_FOUND)
+
+
+def _is_stuck(story: Story) -> bool:
+    return story.uid is not None and (story.later is None or story.later.status not in ENDS)
+
+
+def _told(story: Story) -> str:
+    ends = f"end {story.end}, later {story.later}, odd {story.odd}"
+    return f"{story.uid} (order {story.order.name}): {ends}, seen {story.seen}"
+
+
+def _gone_processes(system: System) -> list[str]:
+    """What supervisord doesn't keep running (any more)."""
+    gone: list[str] = []
+
+    def all_run() -> bool:
+        gone[:] = [
+            f"{process.name}: {process.state}" for process in system.stack.status() if process.state != "RUNNING"
+        ]
+        return not gone
+
+    try:
+        eventually(all_run, within_seconds=PROCESSES_SECONDS)
+    except AssertionError:
+        return gone
+    return []
+
+
+def _tasks(system: System) -> list[dict[str, Any]]:
+    with system.private() as core:
+        answer = core.call("GET", "/api/tasks/", params={"limit": PAGE})
+        answer.raise_for_status()
+        tasks: list[dict[str, Any]] = answer.json()
+        return tasks
+
+
+def _left_behind(system: System, tasks: Sequence[dict[str, Any]]) -> list[str]:
+    found: list[str] = []
+    with system.private() as core:
+        for task in tasks:
+            core.delete(task["uid"]).raise_for_status()
+    with Leaks(system.stack) as leaks:
+
+        def is_clean() -> bool:
+            found[:] = leaks.found()
+            return not found
+
+        try:
+            eventually(is_clean, within_seconds=SWEPT_SECONDS)
+        except AssertionError:
+            return found
+    return []
