@@ -12,8 +12,8 @@ from functools import partial
 import aiormq
 
 from core.contract import queues
-from tests.chaos.proxy import Proxy
 from tests.chaos.system import AGENTS, CORES, SMALL_DISK_AGENT, System
+from tests.proxy import Proxy
 from tests.waiting import eventually
 
 BROKER_SECONDS = 60

@@ -1,5 +1,6 @@
 """What came of all tasks, and whether any of it is a defect."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ SWEPT_SECONDS = 300.0
 """Above all that a crash may leave for a while: blobs for 3 minutes, index entries for 3, containers for 1."""
 
 TERMINAL = ("finished", "failed")
+DIED = re.compile(r"exited: (?:core|gateway|agent)\S* \(exit status [1-9].*")
+"""supervisord's words for a process of ours that ended by itself; one that was killed has no exit status."""
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Verdict:
 
 def judged(system: System, clients: Sequence[Client]) -> Verdict:
     """Looks at each task once more, then deletes all of them: nothing may be left."""
-    gone = _gone_processes(system)
+    given_up = _given_up(system)
     stories = [client.story for client in clients]
     accepted = [client for client in clients if client.story.uid]
     with ThreadPoolExecutor(LOOKERS) as lookers:
@@ -69,7 +72,8 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
             + [f"nobody's: {task}" for task in nobodys if task["state"] == "failed"],
             "never accepted": [_told(story) for story in stories if not story.uid],
             "odd answers": [_told(story) for story in stories if story.odd],
-            "gone processes": gone,
+            "died by itself": DIED.findall(system.stack.log("supervisord").read_text()),
+            "given up": given_up,
             "left behind": _left_behind(system, tasks),
         },
         stories=stories,
@@ -97,20 +101,20 @@ def _told(story: Story) -> str:
     return f"{story.uid} (order {story.order.name}): {ends}, seen {story.seen}"
 
 
-def _gone_processes(system: System) -> list[str]:
-    """What supervisord doesn't keep running (any more)."""
-    gone: list[str] = []
+def _given_up(system: System) -> list[str]:
+    """Processes that supervisord doesn't bring back."""
+    given_up: list[str] = []
 
     def all_run() -> bool:
-        gone[:] = [
+        given_up[:] = [
             f"{process.name}: {process.state}" for process in system.stack.status() if process.state != "RUNNING"
         ]
-        return not gone
+        return not given_up
 
     try:
         eventually(all_run, within_seconds=PROCESSES_SECONDS)
     except AssertionError:
-        return gone
+        return given_up
     return []
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,21 +59,20 @@ class Result:
     seconds: float
 
 
-def run(folder: Path, plan: Plan, *, say: Callable[[str], None] = print, logs: Path | None = None) -> Result:
+def run(folder: Path, plan: Plan, *, logs: Path | None = None) -> Result:
     """Starts the system in `folder`, and leaves nothing of it; `logs` is where its logs are copied to."""
     with started(folder, lease_seconds=plan.lease_seconds) as system:
         try:
-            return _Run(system, plan, say).result()
+            return _Run(system, plan).result()
         finally:
             if logs:
                 shutil.copytree(system.stack.folder / "logs", logs, dirs_exist_ok=True)
 
 
 class _Run:
-    def __init__(self, system: System, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(self, system: System, plan: Plan) -> None:
         self._system = system
         self._plan = plan
-        self._say = say
         self._clients: list[Client] = []
         self._strikes: list[Strike] = []
         self._started = time.monotonic()
@@ -90,7 +89,7 @@ class _Run:
                 self._system.ending.set()
         for future in [*following, *striking]:
             future.result()  # raises what went wrong in its thread
-        self._say("judging")
+        _say("judging")
         verdict = judge.judged(self._system, self._clients)
         return Result(plan, self._strikes, verdict, load_seconds, self._now())
 
@@ -110,7 +109,7 @@ class _Run:
         with self._system.alone(fault.target):
             strike = Strike(fault.kind.name, fault.target, self._now())
             self._strikes.append(strike)
-            self._say(f"{strike.at_seconds:6.1f} s  {strike.kind} ({strike.target})")
+            _say(f"{strike.at_seconds:6.1f} s  {strike.kind} ({strike.target})")
             try:
                 fault.kind.strike(self._system, fault.target)
             except (AssertionError, SupervisorError, NotReadyError, OSError) as error:
@@ -127,7 +126,11 @@ class _Run:
 
     def _rest(self, following: Sequence[Future[None]], striking: Sequence[Future[None]]) -> float:
         """Waits for the ends of all tasks, for as long as they may take after the last fault."""
-        self._say("the last fault has begun")
+        _say("the last fault has begun")
         done, open_ = wait([*following, *striking], timeout=REST_SECONDS)
-        self._say(f"{len(done)} tasks ended, {len(open_)} haven't")
+        _say(f"{len(done)} tasks ended, {len(open_)} haven't")
         return self._now()
+
+
+def _say(what: str) -> None:
+    print(what, flush=True)
