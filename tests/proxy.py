@@ -54,6 +54,7 @@ class Proxy:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, targets: Sequence[Address]) -> None:
         self.port = 0
+        self.passed_bytes = 0
         self._loop = loop
         self._turns = itertools.cycle(targets)
         self._tries = len(targets)
@@ -150,6 +151,7 @@ class Proxy:
             await self._flowing.wait()
             writer.write(piece)
             await writer.drain()
+            self.passed_bytes += len(piece)
         await self._flowing.wait()
         writer.write_eof()
 

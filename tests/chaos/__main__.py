@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,13 +22,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="the whole result, with each task's history")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the processes are copied")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing that was started stays
     plan = Plan(asked.tasks, asked.minutes, asked.seed, KINDS, asked.every, asked.lease)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         result = run(Path(folder) / "stack", plan, logs=asked.logs)
     print(report.as_text(result))
     if asked.json:
         asked.json.write_text(json.dumps(report.as_json(result), indent=1))
-    return int(not result.verdict.is_good)
+    return int(not result.is_good)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ SLOW_SECONDS = 10
 LATENCY_SECONDS = 0.05
 BYTES_PER_SECOND = 2 * 2**20
 
+TRANSFER_SECONDS, TRANSFER_BYTES, TRANSFER_TRIES = 0.1, 2**19, 200
+
 Strike = Callable[[System, str], None]
 
 
@@ -118,6 +120,17 @@ def _cut(system: System, target: str) -> None:
     _way(system, target).cut()
 
 
+def _cut_in_transfer(system: System, target: str) -> None:
+    """Waits for a large transfer, for a while."""
+    way = _way(system, target)
+    for _ in range(TRANSFER_TRIES):
+        before = way.passed_bytes
+        system.last(TRANSFER_SECONDS)
+        if way.passed_bytes - before > TRANSFER_BYTES:
+            break
+    way.cut()
+
+
 def _refuse(system: System, target: str, *, seconds: float) -> None:
     with _way(system, target).refusing():
         system.last(seconds)
@@ -169,8 +182,8 @@ KINDS = (
     Kind("RabbitMQ cut off", ("rabbitmq way",), _cut),
     Kind("RabbitMQ in a black hole 15 s", ("rabbitmq way",), partial(_freeze, seconds=15)),
     Kind("RabbitMQ refuses 5 s", ("rabbitmq way",), partial(_refuse, seconds=5)),
-    Kind("agents cut off from core", ("agents-core way",), _cut),
+    Kind("agents cut off from core in a transfer", ("agents-core way",), _cut_in_transfer),
     Kind("agents refused by core 5 s", ("agents-core way",), partial(_refuse, seconds=5)),
-    Kind("gateway cut off from core", ("gateway-core way",), _cut),
+    Kind("gateway cut off from core in a transfer", ("gateway-core way",), _cut_in_transfer),
     Kind("disk of an agent full 10 s", (SMALL_DISK_AGENT,), _fill_disk),
 )

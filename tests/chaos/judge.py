@@ -1,9 +1,11 @@
 """What came of all tasks, and whether any of it is a defect."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +38,8 @@ class Verdict:
     """Attempts beyond the first of a task."""
     failures: Counter[str] = field(default_factory=Counter)
     """Reason → how many tasks failed for it."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Event → how often the services logged it as an error. Most are the faults'; a traceback among them is not."""
     defects: dict[str, list[str]] = field(default_factory=dict)
     stories: list[Story] = field(default_factory=list)
 
@@ -62,6 +66,7 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
         nobodys=len(nobodys),
         second_tries=sum(max(task["attempt"] - 1, 0) for task in tasks),
         failures=failed,
+        errors=Counter(error["event"] for error in _errors(system)),
         defects={
             "lost": [_told(story) for story in stories if _is_lost(story)],
             "wrong": [_told(story) for story in stories if story.end and not story.end.is_right],
@@ -72,6 +77,7 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
             + [f"nobody's: {task}" for task in nobodys if task["state"] == "failed"],
             "never accepted": [_told(story) for story in stories if not story.uid],
             "odd answers": [_told(story) for story in stories if story.odd],
+            "tracebacks": [str(error) for error in _errors(system) if "exception" in error],
             "died by itself": DIED.findall(system.stack.log("supervisord").read_text()),
             "given up": given_up,
             "left behind": _left_behind(system, tasks),
@@ -93,12 +99,21 @@ def _is_doubled(story: Story) -> bool:
 
 
 def _is_stuck(story: Story) -> bool:
-    return story.uid is not None and (story.later is None or story.later.status not in ENDS)
+    """Or ended too late, or nobody can tell."""
+    return story.uid is not None and (story.end is None or story.later is None or story.later.status not in ENDS)
 
 
 def _told(story: Story) -> str:
     ends = f"end {story.end}, later {story.later}, odd {story.odd}"
     return f"{story.uid} (order {story.order.name}): {ends}, seen {story.seen}"
+
+
+def _errors(system: System) -> Iterator[dict[str, Any]]:
+    for log in system.stack.logs():
+        for line in log.read_text(errors="replace").splitlines():
+            if '"level": "error"' in line:
+                with suppress(json.JSONDecodeError):  # a process that was killed in the middle of it
+                    yield json.loads(line)
 
 
 def _given_up(system: System) -> list[str]:

@@ -1,6 +1,7 @@
 """A run's result as tables for people (Markdown) and as JSON."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,13 +24,14 @@ def as_json(result: Result) -> dict[str, Any]:
         "every_seconds": plan.every_seconds,
         "lease_seconds": plan.lease_seconds,
         "seconds": round(result.seconds, 1),
-        "is_good": verdict.is_good,
+        "is_good": result.is_good,
         "accepted": verdict.accepted,
         "finished": verdict.finished,
         "withdrawn": verdict.withdrawn,
         "nobodys": verdict.nobodys,
         "second_tries": verdict.second_tries,
-        "failures": dict(verdict.failures),
+        "failures": verdict.failures,
+        "errors": verdict.errors,
         "defects": verdict.defects,
         "faults": [asdict(strike) for strike in result.strikes],
         "stories": [asdict(story) for story in verdict.stories],
@@ -44,19 +46,23 @@ def _head(result: Result) -> Iterator[str]:
 
 def _outcomes(result: Result) -> Iterator[str]:
     verdict = result.verdict
-    reasons = ", ".join(f"{reason} {count}" for reason, count in verdict.failures.most_common()) or "none"
     rows: list[tuple[str, object]] = [
         ("accepted", verdict.accepted),
         ("finished", verdict.finished),
         ("withdrawn by their client", verdict.withdrawn),
         ("made by posts without an answer", verdict.nobodys),
         ("attempts beyond a task's first", verdict.second_tries),
-        ("failed, by reason", reasons),
+        ("failed, by reason", _counted(verdict.failures)),
+        ("logged as errors", _counted(verdict.errors)),
     ]
     rows += [(f"**{name}**", len(lines)) for name, lines in verdict.defects.items()]
     yield from _table(("tasks", ""), rows)
     for name, lines in verdict.defects.items():
         yield from (f"\n{name}: {line}" for line in lines[:EVIDENCE_LINES])
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counter.most_common()) or "none"
 
 
 def _faults(strikes: Sequence[Strike]) -> Iterator[str]:
@@ -73,7 +79,7 @@ def _faults(strikes: Sequence[Strike]) -> Iterator[str]:
 
 def _bound(result: Result) -> Iterator[str]:
     accepted = result.verdict.accepted
-    if result.verdict.is_good:
+    if result.is_good:
         yield f"0 of {accepted} accepted tasks went wrong: with 95 % confidence fewer than {3 / accepted:.2%} do (3/N)."
     else:
         yield "There are defects: see above."

@@ -12,7 +12,7 @@ from demo.supervision import SupervisorError
 from tests.chaos import judge
 from tests.chaos.faults import Fault, Kind, scheduled
 from tests.chaos.judge import Verdict
-from tests.chaos.load import Client, Order, orders
+from tests.chaos.load import DONE, Client, Order, Story, orders
 from tests.chaos.system import System, started
 
 CLIENTS = 48
@@ -58,6 +58,11 @@ class Result:
     load_seconds: float
     seconds: float
 
+    @property
+    def is_good(self) -> bool:
+        """No defect, and every fault could be made."""
+        return self.verdict.is_good and not any(strike.error for strike in self.strikes)
+
 
 def run(folder: Path, plan: Plan, *, logs: Path | None = None) -> Result:
     """Starts the system in `folder`, and leaves nothing of it; `logs` is where its logs are copied to."""
@@ -96,7 +101,7 @@ class _Run:
     def _now(self) -> float:
         return time.monotonic() - self._started
 
-    def _strike_on_time(self, strikers: ThreadPoolExecutor) -> list[Future[None]]:
+    def _strike_on_time(self, strikers: ThreadPoolExecutor) -> list[Future[Story]]:
         plan = self._plan
         count = round(plan.seconds / plan.every_seconds)
         striking = []
@@ -105,7 +110,8 @@ class _Run:
             striking.append(strikers.submit(self._strike, fault, f"{plan.seed}-probe-{number}"))
         return striking
 
-    def _strike(self, fault: Fault, probe: str) -> None:
+    def _strike(self, fault: Fault, probe: str) -> Story:
+        """The probe's."""
         with self._system.alone(fault.target):
             strike = Strike(fault.kind.name, fault.target, self._now())
             self._strikes.append(strike)
@@ -115,16 +121,18 @@ class _Run:
             except (AssertionError, SupervisorError, NotReadyError, OSError) as error:
                 strike.error = repr(error)
             strike.ended_seconds = self._now()
-        self._follow(Order(probe, strike.ended_seconds, content_bytes=PROBE_BYTES, run_seconds=0))
-        strike.recovery_seconds = self._now() - strike.ended_seconds
+        story = self._follow(Order(probe, strike.ended_seconds, content_bytes=PROBE_BYTES, run_seconds=0))
+        if story.end and story.end.status == DONE:
+            strike.recovery_seconds = self._now() - strike.ended_seconds
+        return story
 
-    def _follow(self, order: Order) -> None:
+    def _follow(self, order: Order) -> Story:
         client = Client(self._system, self._now, order)
         self._clients.append(client)
         self._system.last(order.at_seconds - self._now())
-        client.follow()
+        return client.follow()
 
-    def _rest(self, following: Sequence[Future[None]], striking: Sequence[Future[None]]) -> float:
+    def _rest(self, following: Sequence[Future[Story]], striking: Sequence[Future[Story]]) -> float:
         """Waits for the ends of all tasks, for as long as they may take after the last fault."""
         _say("the last fault has begun")
         done, open_ = wait([*following, *striking], timeout=REST_SECONDS)
