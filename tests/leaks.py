@@ -8,6 +8,7 @@ from typing import Self, TypeVar, cast
 
 import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.spec import Queue
 from redis import Redis
 
 from core.contract import codec, queues
@@ -64,8 +65,14 @@ class Leaks:
 
     def messages(self, queue: str) -> int:
         """How many wait; those that a consumer holds are not among them."""
-        declared = self._now(self._channel.queue_declare(queue, passive=True))
-        return declared.message_count or 0
+        return self._declared(queue).message_count or 0
+
+    def consumers(self, queue: str) -> int:
+        """How many slots listen: those that are busy or pause are not among them."""
+        return self._declared(queue).consumer_count or 0
+
+    def _declared(self, queue: str) -> Queue.DeclareOk:
+        return self._now(self._channel.queue_declare(queue, passive=True))
 
     def _containers(self) -> Iterator[str]:
         for line in self._docker("ps", "--all", "--format", f'{{{{.Label "{AGENT}"}}}} {{{{.Names}}}}'):

@@ -17,7 +17,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=150, help="how many (default: 150)")
     parser.add_argument("--minutes", type=float, default=4, help="over which they are posted (default: 4)")
     parser.add_argument("--seed", type=int, default=1, help="of the load and of the schedule of faults (default: 1)")
-    parser.add_argument("--every", type=float, default=8, help="seconds from one fault to the next (default: 8)")
+    parser.add_argument("--every", type=float, default=10, help="seconds from one fault to the next (default: 10)")
     parser.add_argument("--lease", type=float, default=20, help="LEASE_SECONDS (default: 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the whole result, with each task's history")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the processes are copied")

@@ -3,20 +3,24 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.contract import queues
 from tests.chaos.load import DONE, ENDS, FAILED, NOT_FOUND, Client, Story
-from tests.chaos.system import System
+from tests.chaos.system import AGENTS, SLOTS, System
 from tests.leaks import Leaks
 from tests.waiting import eventually
 
 LOOKERS = 8
 PAGE = "10000"
 PROCESSES_SECONDS = 30.0
+LISTENING_SECONDS = 150.0
+"""A slot may pause for a minute, and take another to see that its queue was deleted."""
+
 SWEPT_SECONDS = 300.0
 """Above all that a crash may leave for a while: blobs for 3 minutes, index entries for 3, containers for 1."""
 
@@ -59,6 +63,9 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
     known = {story.uid for story in stories}
     nobodys = [task for task in tasks if task["uid"] not in known]
     failed = Counter(task["failure"]["reason"] for task in tasks if task["state"] == "failed")
+    with Leaks(system.stack) as leaks:
+        deaf = _deaf(leaks)
+        left_behind = _left_behind(system, leaks, tasks)
     return Verdict(
         accepted=len(accepted),
         finished=sum(story.end is not None and story.end.status == DONE for story in stories),
@@ -80,7 +87,8 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
             "tracebacks": [str(error) for error in _errors(system) if "exception" in error],
             "died by itself": DIED.findall(system.stack.log("supervisord").read_text()),
             "given up": given_up,
-            "left behind": _left_behind(system, tasks),
+            "deaf slots": deaf,
+            "left behind": left_behind,
         },
         stories=stories,
     )
@@ -118,19 +126,11 @@ def _errors(system: System) -> Iterator[dict[str, Any]]:
 
 def _given_up(system: System) -> list[str]:
     """Processes that supervisord doesn't bring back."""
-    given_up: list[str] = []
 
-    def all_run() -> bool:
-        given_up[:] = [
-            f"{process.name}: {process.state}" for process in system.stack.status() if process.state != "RUNNING"
-        ]
-        return not given_up
+    def missing() -> list[str]:
+        return [f"{process.name}: {process.state}" for process in system.stack.status() if process.state != "RUNNING"]
 
-    try:
-        eventually(all_run, within_seconds=PROCESSES_SECONDS)
-    except AssertionError:
-        return given_up
-    return []
+    return _remaining(missing, within_seconds=PROCESSES_SECONDS)
 
 
 def _tasks(system: System) -> list[dict[str, Any]]:
@@ -141,19 +141,32 @@ def _tasks(system: System) -> list[dict[str, Any]]:
         return tasks
 
 
-def _left_behind(system: System, tasks: Sequence[dict[str, Any]]) -> list[str]:
-    found: list[str] = []
+def _left_behind(system: System, leaks: Leaks, tasks: Sequence[dict[str, Any]]) -> list[str]:
     with system.private() as core:
         for task in tasks:
             core.delete(task["uid"]).raise_for_status()
-    with Leaks(system.stack) as leaks:
+    return _remaining(leaks.found, within_seconds=SWEPT_SECONDS)
 
-        def is_clean() -> bool:
-            found[:] = leaks.found()
-            return not found
 
-        try:
-            eventually(is_clean, within_seconds=SWEPT_SECONDS)
-        except AssertionError:
-            return found
-    return []
+def _deaf(leaks: Leaks) -> list[str]:
+    """Slots that don't listen, though there is nothing else for them to do."""
+    slots = len(AGENTS) * SLOTS
+
+    def missing() -> list[str]:
+        listening = leaks.consumers(queues.UNFINISHED)
+        return [] if listening == slots else [f"{listening} of {slots} slots listen"]
+
+    return _remaining(missing, within_seconds=LISTENING_SECONDS)
+
+
+def _remaining(find: Callable[[], list[str]], *, within_seconds: float) -> list[str]:
+    """What is found to the last, empty as soon as nothing is."""
+    found: list[str] = []
+
+    def is_empty() -> bool:
+        found[:] = find()
+        return not found
+
+    with suppress(AssertionError):
+        eventually(is_empty, within_seconds=within_seconds)
+    return found

@@ -66,6 +66,7 @@ class End:
     digest: str = ""
     is_right: bool = True
     reason: str = ""
+    message: str = ""
 
     @classmethod
     def of(cls, answer: requests.Response, order: Order) -> "End":
@@ -73,7 +74,8 @@ class End:
             digest = hashlib.sha256(answer.content).hexdigest()
             return cls(DONE, digest=digest, is_right=_content(answer.content) == order.content())
         if answer.status_code == FAILED:
-            return cls(FAILED, reason=str(answer.json()["detail"].get("reason")))
+            failure = answer.json()["detail"]
+            return cls(FAILED, reason=failure["reason"], message=failure["message"])
         return cls(answer.status_code)
 
 

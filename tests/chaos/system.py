@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 CORES = ("core", "core-2")
 AGENTS = ("agent-1", "agent-2", "agent-3")
-SLOTS = "2"
+SLOTS = 2
 """Of an agent: most models sleep, and a probe should not have to wait for them."""
 
 SMALL_DISK_AGENT = "agent-3"
@@ -92,7 +92,7 @@ def started(folder: Path, *, lease_seconds: float) -> Iterator[System]:
         )
         away = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}/"}
         of_core = away | {"REDIS_URL": f"redis://127.0.0.1:{redis.port}/0", "LEASE_SECONDS": str(lease_seconds)}
-        of_agent = away | {"CORE_URL": f"http://127.0.0.1:{agents_core.port}", "CPU_SLOTS": SLOTS}
+        of_agent = away | {"CORE_URL": f"http://127.0.0.1:{agents_core.port}", "CPU_SLOTS": str(SLOTS)}
         own_settings = dict.fromkeys(CORES, of_core) | dict.fromkeys(AGENTS, of_agent)
         own_settings["gateway"] = {"CORE_URL": f"http://127.0.0.1:{gateways_core.port}"}
         own_settings[SMALL_DISK_AGENT] = of_agent | {"WORK_DIR": str(small_disk)}
