@@ -58,6 +58,13 @@ check: setup
 bench *ARGS: setup
     @{{ python }} -m tests.bench {{ ARGS }}
 
+# Put the real system under load while its parts are killed, cut off and frozen (just chaos --seed 2)
+[no-exit-message]
+[positional-arguments]
+chaos *ARGS:
+    @demo/setup.sh tests
+    @{{ python }} -m tests.chaos "$@"
+
 # Format the code and apply the linter's safe fixes
 fmt: setup
     {{ python }} -m ruff check --fix

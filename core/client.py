@@ -154,7 +154,12 @@ class CoreClient:
 def unanswered(error: Exception) -> Exception:
     """What to raise when no answer came: Unavailable, or what the body's own source raised, which aiohttp wraps."""
     source = error.__cause__
-    if isinstance(error, aiohttp.ClientError) and source and not isinstance(source, aiohttp.ClientError | OSError):
+    # An answer that ends too early is a ClientPayloadError, and its cause a word of aiohttp's parser.
+    if (
+        isinstance(error, aiohttp.ClientConnectionError)
+        and source
+        and not isinstance(source, aiohttp.ClientError | OSError)
+    ):
         return cast(Exception, source)
     log.warning("core.unanswered", error=repr(error))
     return Unavailable()

@@ -26,14 +26,14 @@ def rabbitmq_answers(port: int) -> bool:
     return _answer(port, b"AMQP\x00\x00\x09\x01").startswith(b"\x01\x00\x00")
 
 
-def is_healthy(port: int, *, ca_cert: Path | None = None) -> bool:
+def is_healthy(port: int, *, host: str = "localhost", ca_cert: Path | None = None) -> bool:
     """GET /healthz, over TLS that is verified when a CA is given."""
     connection: http.client.HTTPConnection
     if ca_cert is None:
-        connection = http.client.HTTPConnection("localhost", port, timeout=TRY_SECONDS)
+        connection = http.client.HTTPConnection(host, port, timeout=TRY_SECONDS)
     else:
         context = ssl.create_default_context(cafile=ca_cert)
-        connection = http.client.HTTPSConnection("localhost", port, timeout=TRY_SECONDS, context=context)
+        connection = http.client.HTTPSConnection(host, port, timeout=TRY_SECONDS, context=context)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status == http.HTTPStatus.OK

@@ -40,8 +40,9 @@ class NotReadyError(Exception):
 class Stack:
     """One stack in one folder.
 
-    `settings` go into the environment of core, gateway and agents. `docker_host` None means: the machine's engine if
-    one answers, else a private one; with `own_engine` a private one wherever it can be started. `certificates` None
+    `settings` go into the environment of core, gateway and agents, `own_settings` (by name) into that of one of them.
+    Of several `cores` the n-th is named core-n and listens on 127.0.0.n. `docker_host` None means: the machine's engine
+    if one answers, else a private one; with `own_engine` a private one wherever it can be started. `certificates` None
     means: made in the folder. A `daemon` stack stays when the process that called `up` ends; another one ends with the
     thread that called it, so call from the main thread. `only` names the programs to start when not all are wanted.
     """
@@ -51,8 +52,10 @@ class Stack:
         folder: Path,
         ports: Ports,
         *,
+        cores: int = 1,
         agents: int = 1,
         settings: Mapping[str, str] | None = None,
+        own_settings: Mapping[str, Mapping[str, str]] | None = None,
         docker_host: str | None = None,
         own_engine: bool = False,
         certificates: Path | None = None,
@@ -63,8 +66,10 @@ class Stack:
         self.ports = ports
         self.certificates = certs.Certificates(certificates or self.folder / "certs")
         self.token_file = self.folder / "core.token"
+        self._cores = cores
         self._agents = agents
         self._settings = dict(settings or {})
+        self._own_settings = dict(own_settings or {})
         self._docker_host = docker_host
         self._own_engine = own_engine
         self._only = only
@@ -89,6 +94,11 @@ class Stack:
     @property
     def rabbitmq_url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.ports.rabbitmq}/"
+
+    @property
+    def work_dirs(self) -> set[Path]:
+        """Where the agents keep their files."""
+        return {self._work_dir(name) for name in self._agent_names}
 
     @property
     def docker_host(self) -> str:
@@ -166,9 +176,9 @@ class Stack:
             servers.epmd(self.folder, self.ports, stage=_BELOW),
             servers.redis(self.folder, self.ports, stage=_SERVERS),
             servers.rabbitmq(self.folder, self.ports, stage=_SERVERS),
-            self._core(),
+            *(self._core(number) for number in range(1, self._cores + 1)),
             self._gateway(),
-            *(self._agent(f"agent-{number}") for number in range(1, self._agents + 1)),
+            *(self._agent(name) for name in self._agent_names),
         ]
         if self._only is not None:
             programs = [program for program in programs if program.name in self._only]
@@ -177,15 +187,21 @@ class Stack:
             programs += self._engine.programs(stage=_BELOW)
         return programs
 
-    def _core(self) -> Program:
+    @property
+    def _agent_names(self) -> list[str]:
+        return [f"agent-{number}" for number in range(1, self._agents + 1)]
+
+    def _core(self, number: int) -> Program:
+        host = f"127.0.0.{number}"
         environment = {
-            "CORE_HOST": "127.0.0.1",
+            "CORE_HOST": host,
             "CORE_PORT": str(self.ports.core),
             "REDIS_URL": self.redis_url,
             "RABBITMQ_URL": self.rabbitmq_url,
         }
-        probe = partial(ready.is_healthy, self.ports.core)
-        return self._service("core", "core", environment, stage=_CORE, stop_seconds=35, is_ready=probe)
+        probe = partial(ready.is_healthy, self.ports.core, host=host)
+        name = "core" if number == 1 else f"core-{number}"
+        return self._service(name, "core", environment, stage=_CORE, stop_seconds=35, is_ready=probe)
 
     def _gateway(self) -> Program:
         environment = {
@@ -198,12 +214,16 @@ class Stack:
         probe = partial(ready.is_healthy, self.ports.gateway, ca_cert=self.certificates.ca_cert)
         return self._service("gateway", "gateway", environment, stage=_FRONT, stop_seconds=35, is_ready=probe)
 
+    def _work_dir(self, agent: str) -> Path:
+        """One for all agents without one of their own, as on a host: they share the models."""
+        return Path(self._own_settings.get(agent, {}).get("WORK_DIR", self.folder / "work"))
+
     def _agent(self, name: str) -> Program:
         environment = {
             "CORE_URL": self.core_url,
             "RABBITMQ_URL": self.rabbitmq_url,
             "AGENT_NAME": f"{name}.{self._id}",
-            "WORK_DIR": str(self.folder / "work"),  # one for all, as on a host: they share the models
+            "WORK_DIR": str(self._work_dir(name)),
             "DOCKER_HOST": self.docker_host,
             "CPU_SLOTS": "1",
             "DRAIN_SECONDS": "10",
@@ -224,7 +244,7 @@ class Stack:
         return Program(
             name=name,
             command=(sys.executable, "-m", package),
-            environment={**environment, **common, **self._settings},
+            environment={**environment, **common, **self._settings, **self._own_settings.get(name, {})},
             directory=REPOSITORY,
             stage=stage,
             stop_seconds=stop_seconds,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self, TypeVar, cast
 
 import aiormq
+from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection
 from redis import Redis
 
@@ -64,8 +65,14 @@ class Leaks:
 
     def messages(self, queue: str) -> int:
         """How many wait; those that a consumer holds are not among them."""
-        declared = self._now(self._channel.queue_declare(queue, passive=True))
-        return declared.message_count or 0
+        return self._declared(queue).message_count or 0
+
+    def consumers(self, queue: str) -> int:
+        """How many slots listen: those that are busy or pause are not among them."""
+        return self._declared(queue).consumer_count or 0
+
+    def _declared(self, queue: str) -> spec.Queue.DeclareOk:
+        return self._now(self._channel.queue_declare(queue, passive=True))
 
     def _containers(self) -> Iterator[str]:
         for line in self._docker("ps", "--all", "--format", f'{{{{.Label "{AGENT}"}}}} {{{{.Names}}}}'):
@@ -82,11 +89,11 @@ class Leaks:
 
     def _agents(self) -> set[str]:
         """Each agent holds a lock that is named after it."""
-        return {path.stem for path in (self._stack.folder / "work").glob("*.lock")}
+        return {path.stem for folder in self._stack.work_dirs for path in folder.glob("*.lock")}
 
     def _files(self) -> Iterator[str]:
-        for path in (self._stack.folder / "work" / "agents").glob("*/*"):
-            yield f"file {path}"
+        for folder in self._stack.work_dirs:
+            yield from (f"file {path}" for path in (folder / "agents").glob("*/*"))
 
     def _messages(self) -> Iterator[str]:
         for queue in (queues.UNFINISHED, GPU_QUEUE):

@@ -30,6 +30,9 @@ _NOTE: Final = "#!lua flags=allow-oom\nreturn redis.call(ARGV[1], KEYS[1], unpac
 _AWAY: Final = ("READONLY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "LOADING")
 """Answers of a server that can't write at the moment: a failover, a full disk, a start."""
 
+_LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, RuntimeError)
+"""RuntimeError is uvloop's word for a connection that was reset while it lay in the pool. Nothing was sent."""
+
 
 class Connection(redis.Redis):
     """A pool of connections whose failures come out as Unavailable and StoreFull."""
@@ -72,7 +75,11 @@ async def connected(url: str) -> AsyncIterator[Connection]:
         timeout=CALL_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=CALL_SECONDS,
-        retry=Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.05), retries=2),
+        retry=Retry(
+            ExponentialWithJitterBackoff(cap=0.2, base=0.05),
+            retries=2,
+            supported_errors=_LOST,  # type: ignore[arg-type]
+        ),
     )
     connection = Connection(connection_pool=pool)
     try:

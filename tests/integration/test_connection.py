@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+import uvloop
 
-from core.store import Store
+from core.store import Store, open_store
+from demo.stack import Stack
+from tests.proxy import Proxies
 
 MiB = 2**20
 MOMENTS = 60
@@ -27,3 +30,20 @@ async def test_a_cancellation_is_never_lost(store: Store) -> None:
         assert done, f"lost after {moment % MOMENTS} rounds of the loop"
         with pytest.raises(asyncio.CancelledError):
             await writing
+
+
+def test_a_connection_reset_in_the_pool_is_made_anew(servers: Stack) -> None:
+    """On the loop that core runs on: whoever calls next gets an answer, not an error."""
+    with Proxies() as proxies:
+        proxy = proxies.to(("127.0.0.1", servers.ports.redis))
+
+        async def call_after_reset() -> object:
+            async with open_store(f"redis://127.0.0.1:{proxy.port}/0", reserve_percent=0) as store:
+                await store.connection.call("PING")
+                [pooled] = store.connection.connection_pool._available_connections
+                proxy.cut()
+                while pooled._reader and pooled._reader.exception() is None:
+                    await asyncio.sleep(0)
+                return await store.connection.call("ECHO", "answer")
+
+        assert uvloop.run(call_after_reset()) == b"answer"
