@@ -9,6 +9,7 @@ from core.client import CoreClient, patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
 from core.contract.http import Claim, Noted
 from core.contract.task import Failure, Reason
+from gpu_agent.cancellation import to_its_end
 from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
@@ -102,7 +103,7 @@ class Job:
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         finally:
-            await self._remove(container)
+            await to_its_end(self._remove(container))
         log.info("container.exited", exit_code=ended.code)
         _judge(ended)
 
