@@ -29,9 +29,6 @@ CONFIRM_SECONDS: Final = 2.0
 
 CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
-LISTEN_SECONDS: Final = 60.0
-"""How long a slot listens before it listens anew: a queue that was deleted takes its consumers along without a word."""
-
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
 LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError, TimeoutError)
@@ -203,8 +200,10 @@ class Broker:
                         await channel.close()
 
     async def _one_message(self, channel: AbstractChannel, names: Sequence[str]) -> Message | None:
-        """The first delivery of any of the queues, others go back. None: listen anew, the channel may be lost."""
-        delivered: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        """The first delivery of any of the queues, others go back. None: listen anew, channel or queue is lost."""
+        delivered: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+        # The broker cancels the consumers of a queue that is deleted.
+        channel.on_consumer_cancel_callbacks.add(lambda _: delivered.put_nowait(None))
         try:
             async with _answered():
                 await channel.basic_qos(prefetch_count=1)
@@ -212,7 +211,7 @@ class Broker:
             first = asyncio.create_task(delivered.get(), name="amqp delivery")
             try:
                 ends = {first, channel.closing}
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=LISTEN_SECONDS)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 first.cancel()
             async with _answered():
@@ -220,12 +219,13 @@ class Broker:
                     await channel.basic_cancel(cast(str, consumer.consumer_tag))
         except Unavailable:
             return None
-        messages = [first.result()] if first.done() and not first.cancelled() else []
+        came = [first.result()] if first.done() and not first.cancelled() else []
         while not delivered.empty():
-            messages.append(delivered.get_nowait())
+            came.append(delivered.get_nowait())
+        messages = [Message(message) for message in came if message is not None]
         for other in messages[1:]:
-            await Message(other).give_back()
-        return Message(messages[0]) if messages else None
+            await other.give_back()
+        return messages[0] if messages else None
 
     @property
     def _live(self) -> "Link":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def epmd(folder: Path, ports: Ports, *, stage: int) -> Program:
     return Program("epmd", command, {}, folder, stage, 5, partial(ready.listens, ports.epmd))
 
 
-def rabbitmq(folder: Path, ports: Ports, *, stage: int) -> Program:
+def rabbitmq(folder: Path, ports: Ports, settings: Mapping[str, int], *, stage: int) -> Program:
     home = folder / "rabbitmq"
     home.mkdir(parents=True, exist_ok=True)
     config = home / "rabbitmq.conf"
@@ -62,7 +63,8 @@ def rabbitmq(folder: Path, ports: Ports, *, stage: int) -> Program:
         "RABBITMQ_LOG_BASE": str(home / "log"),
         # Threads that wait sleep at once: spinning would take the models' time.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
-        " +sbwt none +sbwtdcpu none +sbwtdio none",
+        " +sbwt none +sbwtdcpu none +sbwtdio none"
+        + "".join(f" -rabbit {name} {value}" for name, value in settings.items()),
         "ERL_EPMD_PORT": str(ports.epmd),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_FLAGS": "-start_epmd false",

@@ -45,6 +45,7 @@ class Stack:
     if one answers, else a private one; with `own_engine` a private one wherever it can be started. `certificates` None
     means: made in the folder. A `daemon` stack stays when the process that called `up` ends; another one ends with the
     thread that called it, so call from the main thread. `only` names the programs to start when not all are wanted.
+    `rabbitmq_settings` are of its application, as Erlang has them.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Stack:
         certificates: Path | None = None,
         daemon: bool = False,
         only: Sequence[str] | None = None,
+        rabbitmq_settings: Mapping[str, int] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.ports = ports
@@ -73,6 +75,7 @@ class Stack:
         self._docker_host = docker_host
         self._own_engine = own_engine
         self._only = only
+        self._rabbitmq_settings = dict(rabbitmq_settings or {})
         # Tells this stack's agents from another's on the same engine: an agent removes what carries its name.
         self._id = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
         self._runtime = self._short_folder()
@@ -175,7 +178,7 @@ class Stack:
         programs = [
             servers.epmd(self.folder, self.ports, stage=_BELOW),
             servers.redis(self.folder, self.ports, stage=_SERVERS),
-            servers.rabbitmq(self.folder, self.ports, stage=_SERVERS),
+            servers.rabbitmq(self.folder, self.ports, self._rabbitmq_settings, stage=_SERVERS),
             *(self._core(number) for number in range(1, self._cores + 1)),
             self._gateway(),
             *(self._agent(name) for name in self._agent_names),

@@ -10,6 +10,7 @@ from core.client import CoreClient, patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
 from core.contract.http import Claim, Noted
 from core.contract.task import Failure, Reason
+from gpu_agent.cancellation import to_its_end
 from gpu_agent.disks import DiskFull, Disks
 from gpu_agent.engine import (
     AGENT,
@@ -112,7 +113,7 @@ class Job:
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         finally:
-            await self._remove(container)
+            await to_its_end(self._remove(container))
         log.info("container.exited", exit_code=ended.code)
         if ended.code and not ended.is_out_of_memory and (lack := self.disks.lack()):
             await self._check_size(volumes, ended)

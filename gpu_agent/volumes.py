@@ -19,6 +19,7 @@ from core.client import CoreClient
 from core.contract.http import Claim
 from core.contract.model import MODEL_VOLUME, Model
 from gpu_agent import archive, copies, folders
+from gpu_agent.cancellation import to_its_end
 from gpu_agent.engine import Engine, EngineError, Mount
 from gpu_agent.uses import alone, in_use
 from gpu_agent.zipfeed import with_zip_file
@@ -136,13 +137,16 @@ class Volumes:
                     helper = await self._helper(f"inference-server-volumes-{name}", model, mounts[:2], labels)
                 yield AttemptVolumes(claim, folder, tuple(mounts), self.engine, helper)
             finally:
-                try:
-                    if helper:
-                        await self.engine.remove(helper)
-                    await asyncio.gather(*(self.engine.remove_volume(volume) for volume in fresh))
-                except EngineError as error:
-                    log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
-                await asyncio.to_thread(folders.remove_tree, folder)
+                await to_its_end(self._remove(helper, fresh, folder))
+
+    async def _remove(self, helper: str | None, volumes: Sequence[str], folder: Path) -> None:
+        try:
+            if helper:
+                await self.engine.remove(helper)
+            await asyncio.gather(*(self.engine.remove_volume(volume) for volume in volumes))
+        except EngineError as error:
+            log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
+        await asyncio.to_thread(folders.remove_tree, folder)
 
     @asynccontextmanager
     async def _holding(self, model: Model) -> AsyncIterator[None]:

@@ -22,29 +22,39 @@ SETTINGS = {"ALLOW_PUBLIC_POST_MODEL": "yes", "MAX_UPLOAD_MB": "3072", "MAX_UNZI
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A Redis and a RabbitMQ: `redis_url`, `rabbitmq_url`, and `stop` and `start` by name."""
-    with _stack(tmp_path_factory, only=SERVERS) as servers:
+    with started(tmp_path_factory, only=SERVERS) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole system with two agents without GPUs."""
-    with _stack(tmp_path_factory, agents=2, settings=SETTINGS) as stack:
+    with started(tmp_path_factory, agents=2, settings=SETTINGS) as stack:
         yield stack
 
 
 @contextmanager
-def _stack(
+def started(
     folders: pytest.TempPathFactory,
     *,
     agents: int = 0,
     settings: Mapping[str, str] | None = None,
     only: Sequence[str] | None = None,
+    rabbitmq_settings: Mapping[str, int] | None = None,
 ) -> Iterator[Stack]:
+    """A stack of its own, which goes with its data when the context ends."""
     missing = [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
     if missing:
         _cannot_run(f"not installed: {', '.join(missing)}")
-    stack = Stack(folders.mktemp("stack"), Ports.free(), agents=agents, settings=settings, only=only, own_engine=True)
+    stack = Stack(
+        folders.mktemp("stack"),
+        Ports.free(),
+        agents=agents,
+        settings=settings,
+        own_engine=True,
+        only=only,
+        rabbitmq_settings=rabbitmq_settings,
+    )
     try:
         stack.up()
     except engine.NoEngineError as error:

@@ -2,13 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
 import aiormq
-from aiormq import spec
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractChannel
 from redis import Redis
 
 from core.contract import codec, queues
@@ -36,43 +35,43 @@ class Leaks:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="leaks")
         self._thread.start()
-        self._broker = self._now(_connected(stack.rabbitmq_url))
-        self._channel = self._now(_channel_of(self._broker))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._redis.close()
-        self._now(_close(self._broker))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def _now(self, call: Coroutine[object, object, Value]) -> Value:
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(CALL_SECONDS)
+    def _ask(self, question: Callable[[AbstractChannel], Awaitable[Value]]) -> Value:
+        asking = asyncio.run_coroutine_threadsafe(_ask(self._stack.rabbitmq_url, question), self._loop)
+        return asking.result(CALL_SECONDS)
 
     def found(self) -> list[str]:
         """A line for each thing left over: what is there now of tasks that run is among them."""
         return [*self._keys(), *self._messages(), *self._files(), *self._volumes(), *self._containers()]
 
     def purge(self, queue: str) -> None:
-        self._now(self._channel.queue_purge(queue))
+        self._ask(lambda channel: channel.queue_purge(queue))
+
+    def delete(self, queue: str) -> None:
+        self._ask(lambda channel: channel.queue_delete(queue))
 
     def publish(self, queue: str, body: bytes) -> None:
         """Confirmed by the broker when it returns."""
-        self._now(self._channel.basic_publish(body, routing_key=queue))
+        self._ask(lambda channel: channel.basic_publish(body, routing_key=queue))
 
     def messages(self, queue: str) -> int:
         """How many wait; those that a consumer holds are not among them."""
-        return self._declared(queue).message_count or 0
+        declared = self._ask(lambda channel: channel.queue_declare(queue, passive=True))
+        return declared.message_count or 0
 
     def consumers(self, queue: str) -> int:
         """How many slots listen: those that are busy or pause are not among them."""
-        return self._declared(queue).consumer_count or 0
-
-    def _declared(self, queue: str) -> spec.Queue.DeclareOk:
-        return self._now(self._channel.queue_declare(queue, passive=True))
+        declared = self._ask(lambda channel: channel.queue_declare(queue, passive=True))
+        return declared.consumer_count or 0
 
     def _containers(self) -> Iterator[str]:
         for line in self._docker("ps", "--all", "--format", f'{{{{.Label "{AGENT}"}}}} {{{{.Names}}}}'):
@@ -127,18 +126,15 @@ class Leaks:
         return cast(dict[bytes, bytes], self._redis.hgetall(key))
 
 
-async def _connected(url: str) -> AbstractConnection:
-    return await aiormq.connect(url)
-
-
-async def _channel_of(connection: AbstractConnection) -> AbstractChannel:
-    return await connection.channel()
-
-
-async def _close(connection: AbstractConnection) -> None:
-    """aiormq returns before its own tasks have ended."""
-    await connection.close()
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+async def _ask(url: str, question: Callable[[AbstractChannel], Awaitable[Value]]) -> Value:
+    """On a connection of its own: tests kill the broker in between."""
+    connection = await aiormq.connect(url)
+    try:
+        return await question(await connection.channel())
+    finally:
+        await connection.close()
+        # aiormq returns before its own tasks have ended.
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
 
 def _keys_of(blob: Blob) -> set[str]:

@@ -16,6 +16,8 @@ from tests.zips import zip_of
 INPUT = zip_of({"hello.txt": b"Hello, model!\n", "measurements/day-1.csv": b"hour,value\n8,0.25\n"})
 COPY = "cp -R /input/. /output/"
 
+AGENTS = ("agent-1", "agent-2")
+
 ModelMaker = Callable[..., str]
 
 
@@ -71,6 +73,16 @@ def copying(model: ModelMaker) -> str:
 def waiting(model: ModelMaker) -> str:
     """A model for a GPU, which no agent of the stack has: its tasks stay pending."""
     return model(COPY, use_gpu="true")
+
+
+@pytest.fixture
+def no_agents(stack: Stack) -> Iterator[None]:
+    """The stack without its agents."""
+    for agent in AGENTS:
+        stack.stop(agent)
+    yield
+    for agent in AGENTS:
+        stack.start(agent)
 
 
 @pytest.fixture(scope="session")

@@ -1,33 +1,22 @@
 """The queues, as version 1's consumers know them, and such a consumer working unchanged."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiormq
 import pytest
-import requests
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from core.contract import queues
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT, ModelMaker
+from tests.e2e.version_1 import OUTPUT, Version1Consumer
 from tests.leaks import Leaks
 from tests.waiting import eventually
-from tests.zips import files_of, zip_of
+from tests.zips import files_of
 
 QUEUES = [queues.UNFINISHED, queues.FINISHED]
-OUTPUT = zip_of({"result.txt": b"by a consumer of version 1\n"})
-
-
-@pytest.fixture
-def no_agents(stack: Stack) -> Iterator[None]:
-    """The stack without its agents, whose place a consumer of version 1 takes."""
-    for agent in ("agent-1", "agent-2"):
-        stack.stop(agent)
-    yield
-    for agent in ("agent-1", "agent-2"):
-        stack.start(agent)
 
 
 @pytest.fixture
@@ -88,58 +77,9 @@ async def test_the_message_of_an_end(
     assert int(properties.expiration) > 0
 
 
-class Version1Consumer:
-    """Written as version 1's documentation has it; the token is in its URL of core."""
-
-    def __init__(self, core_url: str, rabbitmq_url: str) -> None:
-        self._core_url = core_url
-        self._rabbitmq_url = rabbitmq_url
-        self.done: list[str] = []
-
-    async def work(self, tasks: int) -> None:
-        connection = await aiormq.connect(self._rabbitmq_url)
-        channel = await connection.channel()
-        await channel.basic_qos(prefetch_count=1)
-        await channel.queue_declare(queue="unfinished_job_queue", durable=True)
-        while len(self.done) < tasks:
-            message = await channel.basic_get("unfinished_job_queue")
-            if isinstance(message.delivery, aiormq.spec.Basic.GetOk):
-                self._run(message.body.decode())
-                await channel.basic_ack(message.delivery.delivery_tag or 0)
-        await connection.close()
-
-    async def die_while_working(self) -> str:
-        """Takes a task and is killed before it acknowledges."""
-        connection = await aiormq.connect(self._rabbitmq_url)
-        channel = await connection.channel()
-        message = await channel.basic_get("unfinished_job_queue")
-        uid = message.body.decode()
-        assert self._set_status(uid, 2).ok
-        await connection.close()
-        return uid
-
-    def _run(self, uid: str) -> None:
-        assert self._set_status(uid, 2).ok
-        task = requests.get(f"{self._core_url}/api/tasks/{uid}", timeout=30).json()
-        name = task["model_human_readable_id"]
-        model = requests.get(f"{self._core_url}/api/models/human_readable_id/{name}", timeout=30).json()
-        assert model["container_tag"]
-        input_zip = requests.get(f"{self._core_url}/api/tasks/inputs/{uid}", timeout=30)
-        assert input_zip.content == INPUT
-        output = requests.post(f"{self._core_url}/api/tasks/outputs/{uid}", files={"zip_file": OUTPUT}, timeout=30)
-        assert output.ok
-        assert self._set_status(uid, 1).ok
-        self.done.append(uid)
-
-    def _set_status(self, uid: str, status: int) -> requests.Response:
-        return requests.put(f"{self._core_url}/api/tasks/?uid={uid}&status={status}", timeout=30)
-
-
 @pytest.fixture
-def consumer(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Version1Consumer:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    token = stack.token_file.read_text().strip()
-    return Version1Consumer(stack.core_url.replace("http://", f"http://consumer:{token}@"), stack.rabbitmq_url)
+def consumer(stack: Stack) -> Version1Consumer:
+    return Version1Consumer(stack)
 
 
 async def test_a_consumer_of_version_1_works_unchanged(
@@ -147,7 +87,7 @@ async def test_a_consumer_of_version_1_works_unchanged(
 ) -> None:
     """It takes each task once, in order, and its outputs are what clients get; the ends are told."""
     uids = [api.post(waiting, INPUT) for _ in range(3)]
-    await consumer.work(tasks=3)
+    await consumer.work(until=lambda: len(consumer.done) == 3)
     assert consumer.done == uids
     assert leaks.messages(queues.UNFINISHED) == 0
     for uid in uids:
@@ -161,7 +101,8 @@ async def test_what_a_dead_consumer_held_is_run_by_an_agent(
 ) -> None:
     """The broker redelivers the message, and the task that was set running runs again."""
     uid = api.post(copying, INPUT)
-    assert await consumer.die_while_working() == uid
+    async with consumer.working() as held:
+        assert held == uid
     assert api.get(f"/api/tasks/{uid}").status_code == 551
     stack.start("agent-1")
     answer = api.wait(uid)

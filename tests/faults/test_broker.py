@@ -1,30 +1,17 @@
 """RabbitMQ that stands still: it answers nothing, and its connections stay open."""
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
+from tests.faults.kills import frozen
 from tests.waiting import eventually
 
 PROMPT_SECONDS = 10
 """Far above the two seconds that a post waits for RabbitMQ, far below a heartbeat's end."""
 
 HEARTBEATS_SECONDS = 90
-
-
-@contextmanager
-def _frozen(stack: Stack, name: str) -> Iterator[None]:
-    group = os.getpgid(stack.pid(name))
-    os.killpg(group, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(group, signal.SIGCONT)
 
 
 def test_a_frozen_broker_holds_up_nothing_but_itself(api: Api, stack: Stack, model: ModelMaker) -> None:
@@ -38,7 +25,7 @@ def test_a_frozen_broker_holds_up_nothing_but_itself(api: Api, stack: Stack, mod
     before = {name: times_lost(name) for name in names}
     running = api.post(model("sleep 4; echo done > /output/done"), INPUT)
     eventually(lambda: stack.log("core").read_text().count(f'{running}", "attempt": 1, "agent"'))
-    with _frozen(stack, "rabbitmq"):
+    with frozen(stack, "rabbitmq"):
         posted_at = time.monotonic()
         posted = api.post(model("echo done > /output/done"), INPUT)
         assert time.monotonic() - posted_at < PROMPT_SECONDS
