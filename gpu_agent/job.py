@@ -106,6 +106,7 @@ class Job:
             await self.engine.start(container)
             log.info("container.started", image=model.container_tag, gpus=spec.gpus)
             ended = await self.engine.wait(container, seconds=model.timeout_seconds)
+            lack = self.disks.lack() if ended.code else None  # the container's own files are about to go
         except CommandInvalid as error:
             raise _failed(Reason.EXIT_NONZERO, f"The image's command can't be started: {error}") from error
         except TimeoutError:
@@ -115,7 +116,7 @@ class Job:
         finally:
             await to_its_end(self._remove(container))
         log.info("container.exited", exit_code=ended.code)
-        if ended.code and not ended.is_out_of_memory and (lack := self.disks.lack()):
+        if lack and not ended.is_out_of_memory:
             await self._check_size(volumes, ended)
             raise DiskFull(lack)
         _judge(ended)
