@@ -69,6 +69,8 @@ class Upload:
             raise TooLarge.over(self._max_bytes)
         if self.chunks and time.monotonic() - self._renewed > RENEW_SECONDS:
             await self._renew()
+            if self._reservation:
+                await self._reservation.tell()
         rest = memoryview(piece)
         while self._held + len(rest) >= CHUNK_BYTES:
             room = CHUNK_BYTES - self._held
@@ -141,8 +143,6 @@ class Upload:
         if await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
             raise Unavailable("The upload was interrupted; send it again")
         await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + ALIVE_SECONDS, self.id)
-        if self._reservation:
-            await self._reservation.tell()
         self._renewed = time.monotonic()
 
 
