@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from demo import engine
 from tests.chaos import report
 from tests.chaos.faults import KINDS
 from tests.chaos.run import Plan, run
@@ -22,10 +23,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="the whole result, with each task's history")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the processes are copied")
     asked = parser.parse_args()
+    if not engine.can_start_private_one():
+        parser.error("it kills the Docker engine, so it needs one of its own, which only root can start")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing that was started stays
     plan = Plan(asked.tasks, asked.minutes, asked.seed, KINDS, asked.every, asked.lease)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        result = run(Path(folder) / "stack", plan, logs=asked.logs)
+    try:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            result = run(Path(folder) / "stack", plan, logs=asked.logs)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     print(report.as_text(result))
     if asked.json:
         asked.json.write_text(json.dumps(report.as_json(result), indent=1))

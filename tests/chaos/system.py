@@ -44,11 +44,9 @@ class System:
     ending: threading.Event = field(default_factory=threading.Event)
     _held: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
-    @contextmanager
-    def alone(self, target: str) -> Iterator[None]:
+    def alone(self, target: str) -> threading.Lock:
         """Faults of one target wait for each other; those of others may overlap."""
-        with self._held[target]:
-            yield
+        return self._held[target]
 
     def last(self, seconds: float) -> None:
         """Returns early when the run ends."""

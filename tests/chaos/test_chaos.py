@@ -12,6 +12,7 @@ from tests.chaos.run import Plan, run
 SOME = {"agent killed", "core killed", "Redis killed", "queue purged", "RabbitMQ cut off", "agents refused by core 5 s"}
 
 
+@pytest.mark.timeout(900)  # the judge waits long for what doesn't come
 def test_nothing_is_lost_in_a_minute_of_chaos(tmp_path: Path) -> None:
     """Tasks end well, once, and leave nothing, while parts of the system are killed and cut off."""
     if not engine.can_start_private_one():
