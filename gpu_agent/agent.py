@@ -82,6 +82,8 @@ class Agent:
 
     async def _work_in_slots(self) -> None:
         await self._know_host()
+        with suppress(EngineError, OSError):
+            await self._sweep()  # first: a container that an earlier run of this agent left may hold a slot's GPU
         log.info("agent.started", slots=[slot.name for slot in self.slots])
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep_each_minute(), name="sweeper")
@@ -130,7 +132,7 @@ class Agent:
             log.warning("slot.paused", failures=failures, seconds=pause)
             await asyncio.sleep(pause)
             await self._wait_for_engine()
-            with suppress(EngineError):
+            with suppress(EngineError, OSError):
                 await self._sweep()  # what the engine didn't remove when the attempt ended
 
     async def _wait_for_room(self) -> None:
