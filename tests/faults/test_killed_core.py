@@ -32,16 +32,16 @@ def test_between_commit_and_message(api: Api, stack: Stack, redis: Redis, copyin
     """The client got no uid and the broker no message; the task is there, is rung by the next core, and ends."""
     with ThreadPoolExecutor() as pool, frozen(stack, "rabbitmq"):
         posting = pool.submit(api.call, "POST", "/api/tasks/", params={"model_human_readable_id": copying}, zip=INPUT)
-        [task] = eventually(lambda: cast(list[bytes], redis.keys(keys.task("*"))))
+        eventually(lambda: redis.keys(keys.task("*")))
+        [uid] = cast(list[bytes], redis.zrange(keys.TASKS, 0, -1))
         kill(stack, "core")
         assert posting.result().status_code == 503
         kill(stack, "rabbitmq")  # and with it what core may have sent
     wait_until_back(stack, "rabbitmq")
     wait_until_back(stack, "core")
     let_time_pass(redis)
-    uid = task.decode().strip("task:{}")
-    assert api.wait(uid).status_code == 200
-    assert _times_rung_again(stack, uid) == 1
+    assert api.wait(uid.decode()).status_code == 200
+    assert _times_rung_again(stack, uid.decode()) == 1
 
 
 def test_after_an_answer_that_rang_nobody(api: Api, stack: Stack, redis: Redis, copying: str) -> None:

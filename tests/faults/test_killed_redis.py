@@ -1,9 +1,11 @@
 """kill -9 of Redis, which comes back with its append-only file."""
 
 from pathlib import Path
+from typing import cast
 
 from redis import Redis
 
+from core.store.blobs import CHUNK_BYTES
 from demo.stack import Stack
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
@@ -12,7 +14,7 @@ from tests.faults.gates import open_gate, runs
 from tests.faults.kills import kill, wait_until_back
 from tests.faults.posting import half_posted
 from tests.faults.proxy import Proxy
-from tests.faults.transfers import BEGUN_BYTES, FILES, LARGE, let_time_pass, loose
+from tests.faults.transfers import BEGUN_BYTES, FILES, LARGE, let_time_pass
 from tests.waiting import eventually
 from tests.zips import files_of
 
@@ -34,7 +36,8 @@ def test_under_tasks_that_wait_and_run(api: Api, core: Api, stack: Stack, gated:
 def test_under_a_post(api: Api, stack: Stack, redis: Redis, gated: str) -> None:
     """What was stored before is there after: the post goes on, and the task has all of its input."""
     with half_posted(stack, gated, LARGE) as post:
-        eventually(lambda: loose(redis))
+        whole_chunks = (len(LARGE) - len(post.rest)) // CHUNK_BYTES
+        eventually(lambda: len(cast(list[bytes], redis.keys("chunk:*"))) == whole_chunks)
         kill(stack, "redis")
         wait_until_back(stack, "redis")
         post.send_rest()
