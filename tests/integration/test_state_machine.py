@@ -30,6 +30,7 @@ from core.contract.model import Limits, ModelSpec
 from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, Runner, State, Task
 from core.dispatch import Dispatch
 from core.store import keys
+from core.store.room import Announced
 from tests.integration.making import CPU, GPU
 from tests.zips import zip_of
 
@@ -118,7 +119,7 @@ class TasksInAnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: len(self._expected) < TASKS_AT_ONCE)
     @rule(target=tasks, needs_gpu=st.booleans(), max_attempts=st.sampled_from(MAX_ATTEMPTS))
     def submit(self, needs_gpu: bool, max_attempts: int) -> str:
-        uid = self._do(self._dispatch.submit(_model(needs_gpu, max_attempts), _stream(INPUT)))
+        uid = self._do(self._dispatch.submit(_model(needs_gpu, max_attempts), _stream(INPUT), Announced(len(INPUT))))
         self._expected[uid] = Expected(needs_gpu, max_attempts)
         return uid
 
@@ -287,7 +288,7 @@ async def test_tasks_in_any_order(dispatch: Dispatch) -> None:
     for needs_gpu in (False, True):
         for max_attempts in MAX_ATTEMPTS:
             spec = ModelSpec(human_readable_id=_model(needs_gpu, max_attempts), container_tag="m:1", use_gpu=needs_gpu)
-            await dispatch.add_model(spec, Limits(max_attempts=max_attempts), None)
+            await dispatch.add_model(spec, Limits(max_attempts=max_attempts), None, Announced())
     loop = asyncio.get_running_loop()
     bounds = settings(
         max_examples=EXAMPLES,
