@@ -96,6 +96,10 @@ class CoreClient:
         params = ({"model": model} if model is not None else {}) | ({"size": str(size)} if size is not None else {})
         return Admission.model_validate_json(await self._call("GET", "/api/admission", params=params))
 
+    async def ready(self) -> None:
+        """Raises Unavailable, with what core lacks, when it can't take tasks."""
+        await self._call("GET", "/readyz")
+
     async def models(self) -> list[Model]:
         """All that are registered."""
         return _MODELS.validate_json(await self._call("GET", "/api/models/"))

@@ -9,6 +9,7 @@ import structlog
 
 from core.amqp import Broker
 from core.client import CoreClient
+from core.contract.errors import Unauthorized
 from core.observe import set_up_logs
 from gpu_agent import gpus
 from gpu_agent.agent import Agent, Slot
@@ -46,7 +47,10 @@ async def _run(settings: Settings) -> None:
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
-            return running.result()
+            try:
+                return running.result()
+            except* Unauthorized:
+                raise SystemExit("Core refuses this agent: give it core's own CORE_TOKEN") from None
         await agent.drain(settings.drain_seconds)
         running.cancel()
         with suppress(asyncio.CancelledError):

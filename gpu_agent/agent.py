@@ -13,7 +13,7 @@ import structlog
 
 from core.amqp import Broker, Message
 from core.client import CoreClient, patiently
-from core.contract.errors import ContractError, TaskNotFound, TransitionRefused, Unavailable
+from core.contract.errors import ContractError, TaskNotFound, TransitionRefused, Unauthorized, Unavailable
 from core.contract.http import Claim, ClaimRequest
 from core.contract.task import UID
 from gpu_agent import health
@@ -76,11 +76,13 @@ class Agent:
         self.disks = Disks(self.settings.work_dir, self.settings.min_free_mb)
 
     async def run(self) -> None:
+        """Raises Unauthorized, in a group, when core refuses the token: it would take messages and drop them."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_health(), name="health")
             await self._work_in_slots()
 
     async def _work_in_slots(self) -> None:
+        await patiently(self.core.models)()
         await self._know_host()
         with suppress(EngineError, OSError):
             await self._sweep()  # first: a container that an earlier run of this agent left may hold a slot's GPU
@@ -163,6 +165,8 @@ class Agent:
             claim = await asyncio.shield(claiming)
         except asyncio.CancelledError:
             await self._give_up(claiming)
+            raise
+        except Unauthorized:
             raise
         except ContractError as refusal:
             log.info("message.dropped", task=uid, why=str(refusal))
@@ -275,7 +279,7 @@ class Agent:
     async def _problems(self) -> dict[str, str]:
         engine, core = await asyncio.gather(
             _problem("The Docker engine", self.engine.ping()),
-            _problem("Core", self.core.admit(model=None, size=None)),
+            _problem("Core", self.core.ready()),
         )
         broker = None if self.broker.is_connected else "RabbitMQ isn't connected"
         found = {"engine": engine, "core": core, "broker": broker, "disk": self.disks.lack()}

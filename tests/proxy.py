@@ -1,4 +1,4 @@
-"""TCP proxies that can be cut, refuse, freeze and slow down, in a thread of their own."""
+"""TCP proxies that can be cut, refuse, freeze, slow down and hold a transfer up, in a thread of their own."""
 
 import asyncio
 import itertools
@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 PIECE_BYTES = 64 * 1024
 CALL_SECONDS = 10
+HOLDING_SECONDS = 30
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER for a close that sends RST."""
 
@@ -49,6 +50,17 @@ class Proxies:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result(CALL_SECONDS)
 
 
+@contextmanager
+def holding(port: int, *, up_after: int | None = None, down_after: int | None = None) -> Iterator["Proxy"]:
+    """In front of a port of this machine: of what passes it in one direction of one connection, the first to be longer
+    than the bound, in bytes, stands still in its middle. Everything else goes on.
+    """
+    with Proxies() as proxies:
+        proxy = proxies.to(("127.0.0.1", port))
+        proxy.bounds = (up_after, down_after)
+        yield proxy
+
+
 class Proxy:
     """Each connection goes to the next target in turn that doesn't refuse it. Call from any thread but the loop's."""
 
@@ -64,6 +76,13 @@ class Proxy:
         self._flowing.set()
         self._is_refusing = False
         self._delay: Callable[[int], float] | None = None
+        self.bounds: tuple[int | None, int | None] = (None, None)
+        self._holds = threading.Event()
+        self._released = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -72,6 +91,7 @@ class Proxy:
     async def close(self) -> None:
         self._server.close()
         self._flowing.set()
+        self._released.set()
         self._reset_all()
         await asyncio.gather(*self._relays)
 
@@ -107,6 +127,12 @@ class Proxy:
         finally:
             self._delay = None
 
+    def wait_until_it_holds(self) -> None:
+        assert self._holds.wait(HOLDING_SECONDS), "nothing went through that was as large"
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self._released.set)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         relay: asyncio.Task[Any] | None = asyncio.current_task()
         assert relay
@@ -127,10 +153,11 @@ class Proxy:
             raise ConnectionRefusedError
         target_reader, target_writer = await self._reach()
         self._writers.add(target_writer)
+        up_after, down_after = self.bounds
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, target_writer))
-                group.create_task(self._pass(target_reader, writer))
+                group.create_task(self._pass(reader, target_writer, up_after))
+                group.create_task(self._pass(target_reader, writer, down_after))
         except* OSError:
             _reset(target_writer)
             raise ConnectionResetError from None
@@ -144,7 +171,8 @@ class Proxy:
                 return await asyncio.open_connection(host, port)
         raise ConnectionRefusedError
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bound: int | None) -> None:
+        passed = 0
         while piece := await reader.read(PIECE_BYTES):
             if self._delay:
                 await asyncio.sleep(self._delay(len(piece)))
@@ -152,6 +180,10 @@ class Proxy:
             writer.write(piece)
             await writer.drain()
             self.passed_bytes += len(piece)
+            passed += len(piece)
+            if bound is not None and passed > bound and not self._holds.is_set():
+                self._holds.set()
+                await self._released.wait()
         await self._flowing.wait()
         writer.write_eof()
 

@@ -1,12 +1,16 @@
 """Core's API: what operators and version 1's consumers call, behind the token."""
 
+import os
+import subprocess
+import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import requests
 
 from demo.image import docker
-from demo.stack import Stack
+from demo.stack import REPOSITORY, Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.waiting import eventually
@@ -69,6 +73,24 @@ def test_the_token_is_taken_as_a_password(stack: Stack) -> None:
     token = stack.token_file.read_text().strip()
     url = stack.core_url.replace("http://", f"http://anybody:{token}@")
     assert requests.get(f"{url}/api/models/", timeout=30).status_code == 200
+
+
+def test_an_agent_with_another_token_takes_nothing(stack: Stack, tmp_path: Path) -> None:
+    """It would drop the messages of tasks that it may not claim: it ends, and says what it needs."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CORE_URL": stack.core_url,
+        "CORE_TOKEN": "another",
+        "RABBITMQ_URL": stack.rabbitmq_url,
+        "DOCKER_HOST": stack.docker_host,
+        "AGENT_NAME": "stranger",
+        "WORK_DIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "gpu_agent"]
+    ended = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "CORE_TOKEN" in ended.stderr
+    assert "agent.started" not in ended.stdout
 
 
 def test_a_task_as_json(api: Api, core: Api, waiting: str) -> None:

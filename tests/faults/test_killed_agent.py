@@ -9,13 +9,13 @@ from demo.stack import Stack
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
 from tests.faults.gates import open_gate, runs
-from tests.faults.proxy import Proxy
 from tests.faults.transfers import BEGUN_BYTES, FILES, LARGE, let_time_pass
 from tests.leaks import Leaks
+from tests.proxy import holding
 from tests.waiting import eventually
 from tests.zips import files_of
 
-FILLING, RUNNING, DELIVERING = {"hold_down_after": BEGUN_BYTES}, dict[str, int](), {"hold_up_after": BEGUN_BYTES}
+FILLING, RUNNING, DELIVERING = {"down_after": BEGUN_BYTES}, dict[str, int](), {"up_after": BEGUN_BYTES}
 
 
 @pytest.mark.parametrize("phase", [FILLING, RUNNING, DELIVERING], ids=["filling", "running", "delivering"])
@@ -26,7 +26,7 @@ def test_its_task_runs_elsewhere(
     work = stack.folder / "work"
     [name] = [lock.stem for lock in work.glob("agent-2.*.lock")]
     with (
-        Proxy(stack.ports.core, **phase) as proxy,
+        holding(stack.ports.core, **phase) as proxy,
         own_agent(stack, tmp_path, name, CORE_URL=proxy.url, WORK_DIR=str(work)) as agent,
     ):
         uid = api.post(gated, LARGE)

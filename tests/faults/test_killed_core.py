@@ -15,12 +15,12 @@ from tests.e2e.conftest import INPUT
 from tests.faults.gates import open_gate
 from tests.faults.kills import frozen, kill, wait_until_back
 from tests.faults.posting import half_posted
-from tests.faults.proxy import Proxy
 from tests.faults.transfers import BEGUN_BYTES, FILES, LARGE, let_time_pass, loose
+from tests.proxy import holding
 from tests.waiting import eventually
 from tests.zips import files_of
 
-FETCHING, DELIVERING = {"hold_down_after": BEGUN_BYTES}, {"hold_up_after": BEGUN_BYTES}
+FETCHING, DELIVERING = {"down_after": BEGUN_BYTES}, {"up_after": BEGUN_BYTES}
 
 
 def _times_rung_again(stack: Stack, uid: str) -> int:
@@ -74,7 +74,7 @@ def test_in_an_agents_transfer(
     phase: dict[str, int], api: Api, core: Api, stack: Stack, redis: Redis, gated: str, tmp_path: Path
 ) -> None:
     """The agent goes on when core is back: no attempt is lost, and the bytes are right."""
-    with Proxy(stack.ports.core, **phase) as proxy, own_agent(stack, tmp_path, "patient", CORE_URL=proxy.url):
+    with holding(stack.ports.core, **phase) as proxy, own_agent(stack, tmp_path, "patient", CORE_URL=proxy.url):
         uid = api.post(gated, LARGE)
         if phase is DELIVERING:
             open_gate(stack, uid, 1)

@@ -13,8 +13,8 @@ from tests.e2e.conftest import INPUT
 from tests.faults.gates import open_gate, runs
 from tests.faults.kills import kill, wait_until_back
 from tests.faults.posting import half_posted
-from tests.faults.proxy import Proxy
 from tests.faults.transfers import BEGUN_BYTES, FILES, LARGE, let_time_pass
+from tests.proxy import holding
 from tests.waiting import eventually
 from tests.zips import files_of
 
@@ -51,7 +51,7 @@ def test_under_a_post(api: Api, stack: Stack, redis: Redis, gated: str) -> None:
 def test_under_an_output(api: Api, core: Api, stack: Stack, redis: Redis, gated: str, tmp_path: Path) -> None:
     """The agent delivers again."""
     with (
-        Proxy(stack.ports.core, hold_up_after=BEGUN_BYTES) as proxy,
+        holding(stack.ports.core, up_after=BEGUN_BYTES) as proxy,
         own_agent(stack, tmp_path, "delivering", CORE_URL=proxy.url),
     ):
         uid = api.post(gated, LARGE)
