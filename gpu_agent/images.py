@@ -6,6 +6,7 @@ that an image which an operator built or pulled is never taken for one of ours; 
 
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ class Images:
             image = await self.engine.ensure_image(reference, pull)
             if image.is_new:
                 await self._note(image, reference, record)
-            os.utime(record.fileno())
+            now = time.time_ns()  # the kernel's own would be that of its last tick
+            os.utime(record.fileno(), ns=(now, now))
             yield image
 
     async def _note(self, image: Image, reference: str, record: TextIO) -> None:
@@ -82,8 +84,8 @@ class Images:
         return self.folder / hashlib.sha256(reference.encode()).hexdigest()[:32]
 
 
-def _last_use(record: Path) -> float:
+def _last_use(record: Path) -> int:
     try:
-        return record.stat().st_mtime
+        return record.stat().st_mtime_ns
     except FileNotFoundError:  # another agent pruned it
-        return 0.0
+        return 0

@@ -32,7 +32,10 @@ def _started(stack: Stack, agent: OwnAgent) -> str:
 
 
 def _left(stack: Stack) -> str:
-    return docker(stack.docker_host, "ps", "--all", "--quiet") + docker(stack.docker_host, "volume", "ls", "--quiet")
+    of_agent = "label=inference-server.agent=ended"
+    return docker(stack.docker_host, "ps", "--all", "--quiet", "--filter", of_agent) + docker(
+        stack.docker_host, "volume", "ls", "--quiet", "--filter", of_agent
+    )
 
 
 def _restart_engine(stack: Stack, _: str) -> None:

@@ -1,6 +1,9 @@
 """Images that come slowly, not at all, or are removed as soon as they are there."""
 
+import io
+import json
 import secrets
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -9,32 +12,33 @@ from pathlib import Path
 import pytest
 
 from core.contract.model import Pull
-from demo.image import docker
+from demo.image import busybox_tar, docker
 from demo.stack import Stack
 from gpu_agent.engine import Engine, ImageUnavailable
 from gpu_agent.uses import alone
 from tests.e2e import registry
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
-from tests.e2e.conftest import INPUT
-from tests.images import Images
+from tests.e2e.conftest import COPY, INPUT
+from tests.images import APPLETS
 from tests.waiting import eventually
 from tests.zips import files_of, zip_of
 
 STALL_SECONDS = 2
 PIECE_BYTES = 128 * 1024
-SCRIPT = "cp -R /input/. /output/"
 
 
 @pytest.fixture
-def host(stack: Stack, images: Images, tmp_path: Path) -> Iterator[str]:
-    """A registry with an image `model:1` that the engine doesn't have."""
+def host(stack: Stack, tmp_path: Path) -> Iterator[str]:
+    """A registry with an image `model:1` that the engine doesn't have, nor its layer."""
+    layer = io.BytesIO(busybox_tar(APPLETS))
+    with tarfile.open(fileobj=layer, mode="a") as tar:
+        tar.addfile(tarfile.TarInfo(secrets.token_hex(8)))
     with registry.running(tmp_path) as host:
-        docker(stack.docker_host, "tag", images.running(SCRIPT), f"{host}/model:1")
+        command = f"CMD {json.dumps(['/bin/sh', '-c', COPY])}"
+        docker(stack.docker_host, "import", "--change", command, "-", f"{host}/model:1", stdin=layer.getvalue())
         docker(stack.docker_host, "push", "--quiet", f"{host}/model:1")
         docker(stack.docker_host, "image", "rm", f"{host}/model:1")
-        # Else the layers that the engine has would not be fetched.
-        images.remove()
         yield host
         if docker(stack.docker_host, "images", "--quiet", f"{host}/model:1"):
             docker(stack.docker_host, "image", "rm", f"{host}/model:1")
