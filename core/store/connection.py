@@ -31,7 +31,7 @@ _AWAY: Final = ("READONLY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS"
 """Answers of a server that can't write at the moment: a failover, a full disk, a start."""
 
 _LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, RuntimeError)
-"""RuntimeError is uvloop's word for a connection that was reset while it lay in the pool. Nothing was sent."""
+"""RuntimeError is uvloop's word for a write on a connection that was reset, in the pool say. Nothing was sent."""
 
 
 class Connection(redis.Redis):
@@ -105,6 +105,10 @@ def translated() -> Iterator[None]:
         raise StoreFull from error
     except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
         raise Unavailable from error
+    except RuntimeError as error:
+        if "handler is closed" in str(error):
+            raise Unavailable from error
+        raise
     except exceptions.ResponseError as error:
         if isinstance(error, exceptions.ReadOnlyError | exceptions.ClusterDownError) or str(error).startswith(_AWAY):
             raise Unavailable from error

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
+from core.contract.errors import Unavailable
 from core.store import Store, open_store
 from demo.stack import Stack
 from tests.proxy import Proxies
@@ -12,6 +13,8 @@ from tests.proxy import Proxies
 MiB = 2**20
 MOMENTS = 60
 """Rounds of the event loop: a write takes fewer."""
+
+TRIES = 100
 
 
 async def test_a_cancellation_is_never_lost(store: Store) -> None:
@@ -47,3 +50,17 @@ def test_a_connection_reset_in_the_pool_is_made_anew(servers: Stack) -> None:
                 return await store.connection.call("ECHO", "answer")
 
         assert uvloop.run(call_after_reset()) == b"answer"
+
+
+def test_a_redis_that_resets_each_connection_is_unavailable(servers: Stack) -> None:
+    """As behind a balancer whose server is gone: connected first, then cut, some before their first write."""
+    with Proxies() as proxies:
+        proxy = proxies.to(("127.0.0.1", servers.ports.redis))
+
+        async def call_at_once() -> None:
+            async with open_store(f"redis://127.0.0.1:{proxy.port}/0", reserve_percent=0) as store:
+                pings = await asyncio.gather(*(store.connection.call("PING") for _ in range(TRIES)), return_exceptions=True)
+                assert {type(error) for error in pings} == {Unavailable}
+
+        with proxy.refusing():
+            uvloop.run(call_at_once())
