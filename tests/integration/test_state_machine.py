@@ -34,7 +34,7 @@ from tests.integration.making import CPU, GPU
 from tests.zips import zip_of
 
 # Fits into CI's time; its profile of hypothesis tries the same ones each time, a laptop's others.
-EXAMPLES = 60
+EXAMPLES = 80
 STEPS = 50
 
 TASKS_AT_ONCE = 3
@@ -182,7 +182,7 @@ class TasksInAnyOrder(RuleBasedStateMachine):
             if task.is_held_by(attempt):
                 task.fail(failure.reason)
 
-    @rule(uid=tasks, does=st.sampled_from([*State, DELIVER, CANCEL]))
+    @rule(uid=tasks, does=st.sampled_from([State.RUNNING, *State, DELIVER, CANCEL]))
     def interfere(self, uid: str, does: State | str) -> None:
         """A consumer of version 1, which names no attempt, sets the status or delivers; an operator cancels."""
         if does == DELIVER:
