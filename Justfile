@@ -54,7 +54,7 @@ check: setup
     .venv/bin/lint-imports
     {{ python }} -m pytest -q tests/unit
 
-# Measure: just bench overhead
+# Measure: just bench overhead, just bench recovery
 bench *ARGS: setup
     @{{ python }} -m tests.bench {{ ARGS }}
 

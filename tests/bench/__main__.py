@@ -1,11 +1,11 @@
-"""`python -m tests.bench NAME`: figures as ratios to a control of the same run, interleaved, with medians."""
+"""`python -m tests.bench NAME`: medians and ranges; costs as ratios to a control of the same run, interleaved."""
 
 import argparse
 import sys
 
-from tests.bench import overhead
+from tests.bench import overhead, recovery
 
-BENCHES = {"overhead": overhead.run}
+BENCHES = {"overhead": overhead.run, "recovery": recovery.run}
 
 
 def main() -> int:

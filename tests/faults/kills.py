@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import requests
+
 from demo.stack import Stack
 from tests.waiting import eventually
 
@@ -18,8 +20,17 @@ def kill(stack: Stack, name: str) -> None:
 
 
 def wait_until_back(stack: Stack, name: str) -> None:
+    """And the system takes tasks again."""
     eventually(lambda: any(process.name == name and process.pid for process in stack.status()))
     stack.start(name)
+    eventually(lambda: _is_ready(stack))
+
+
+def _is_ready(stack: Stack) -> bool:
+    try:
+        return requests.get(f"{stack.gateway_url}/readyz", verify=str(stack.certificates.ca_cert), timeout=10).ok
+    except requests.RequestException:
+        return False
 
 
 @contextmanager

@@ -35,18 +35,19 @@ from tests.integration.making import CPU, GPU
 from tests.zips import zip_of
 
 # Fits into CI's time; its profile of hypothesis tries the same ones each time, a laptop's others.
-EXAMPLES = 60
+EXAMPLES = 80
 STEPS = 50
 
 TASKS_AT_ONCE = 3
 CALL_SECONDS = 30
-MAX_ATTEMPTS = (1, 4)
+MAX_ATTEMPTS = (4, 1)
 INPUT = zip_of({"scan.txt": b"0"})
 REASONS = [Reason.HANDED_BACK, Reason.ENGINE_ERROR, Reason.OUT_OF_MEMORY, Reason.EXIT_NONZERO]
 
 RUNNING = "running"
 WELL = "ended well"
 DELIVER = "deliver"
+CANCEL = "cancel"
 Value = TypeVar("Value")
 
 
@@ -117,13 +118,18 @@ class TasksInAnyOrder(RuleBasedStateMachine):
         return True
 
     @precondition(lambda self: len(self._expected) < TASKS_AT_ONCE)
-    @rule(target=tasks, needs_gpu=st.booleans(), max_attempts=st.sampled_from(MAX_ATTEMPTS))
+    @rule(target=tasks, needs_gpu=st.sampled_from([False, False, True]), max_attempts=st.sampled_from(MAX_ATTEMPTS))
     def submit(self, needs_gpu: bool, max_attempts: int) -> str:
         uid = self._do(self._dispatch.submit(_model(needs_gpu, max_attempts), _stream(INPUT), Announced(len(INPUT))))
         self._expected[uid] = Expected(needs_gpu, max_attempts)
         return uid
 
-    @rule(uid=tasks, runner=st.sampled_from([CPU, GPU]), redelivered=st.booleans(), earlier=st.none() | st.integers(0))
+    @rule(
+        uid=tasks,
+        runner=st.sampled_from([GPU, GPU, CPU]),
+        redelivered=st.booleans(),
+        earlier=st.none() | st.integers(0),
+    )
     def claim(self, uid: str, runner: Runner, redelivered: bool, earlier: int | None) -> None:
         """With a claim id of its own, or one that was sent before."""
         task = self._expected[uid]
@@ -177,17 +183,30 @@ class TasksInAnyOrder(RuleBasedStateMachine):
             if task.is_held_by(attempt):
                 task.fail(failure.reason)
 
-    @rule(uid=tasks, does=st.sampled_from([*State, DELIVER]))
-    def version_1(self, uid: str, does: State | str) -> None:
-        """A consumer that names no attempt sets the status or posts an output."""
-        task = self._expected[uid]
+    @rule(uid=tasks, does=st.sampled_from([State.RUNNING, *State, DELIVER, CANCEL]))
+    def interfere(self, uid: str, does: State | str) -> None:
+        """A consumer of version 1, which names no attempt, sets the status or delivers; an operator cancels."""
         if does == DELIVER:
             self._finish(uid, None, has_output=True)
-            return
-        accepted = self._is_accepted(self._dispatch.set_status(uid, State(does)))
-        assert accepted == (task.is_held_by(None) or task.state is does)
-        if accepted and task.state is not does:
-            match does:
+        elif does == CANCEL:
+            self._cancel(uid)
+        else:
+            self._set_status(uid, State(does))
+
+    def _cancel(self, uid: str) -> None:
+        task = self._expected[uid]
+        accepted = self._is_accepted(self._dispatch.cancel(uid))
+        assert accepted == (not task.state.is_terminal or task.reason is Reason.CANCELLED)
+        if not task.state.is_terminal:
+            task.end(Reason.CANCELLED, State.FAILED)
+            task.reason = Reason.CANCELLED
+
+    def _set_status(self, uid: str, state: State) -> None:
+        task = self._expected[uid]
+        accepted = self._is_accepted(self._dispatch.set_status(uid, state))
+        assert accepted == (task.is_held_by(None) or task.state is state)
+        if accepted and task.state is not state:
+            match state:
                 case State.RUNNING:
                     task.begin(None)
                 case State.PENDING:
@@ -220,15 +239,6 @@ class TasksInAnyOrder(RuleBasedStateMachine):
             self._do(self._dispatch.expire(self._do(self._dispatch.task(uid))))
             if task.has_lease and task.lease_is_over:
                 task.fail(Reason.AGENT_LOST)
-
-    @rule(uid=tasks)
-    def cancel(self, uid: str) -> None:
-        task = self._expected[uid]
-        accepted = self._is_accepted(self._dispatch.cancel(uid))
-        assert accepted == (not task.state.is_terminal or task.reason is Reason.CANCELLED)
-        if not task.state.is_terminal:
-            task.end(Reason.CANCELLED, State.FAILED)
-            task.reason = Reason.CANCELLED
 
     @precondition(lambda self: len(self._expected) == TASKS_AT_ONCE)
     @rule(uid=consumes(tasks))
