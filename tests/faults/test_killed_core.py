@@ -25,7 +25,7 @@ FETCHING, DELIVERING = {"down_after": BEGUN_BYTES}, {"up_after": BEGUN_BYTES}
 
 def _times_rung_again(stack: Stack, uid: str) -> int:
     lines = stack.log("core").read_text().splitlines()
-    return sum("task.rung_again" in line and uid in line for line in lines)
+    return sum("sweep.repaired" in line and uid in line for line in lines)
 
 
 def test_between_commit_and_message(api: Api, stack: Stack, redis: Redis, copying: str) -> None:

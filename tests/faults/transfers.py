@@ -22,6 +22,8 @@ def loose(redis: Redis) -> dict[str, float]:
 
 def let_time_pass(redis: Redis) -> None:
     """Whoever wrote the blobs that are loose is late, and no core that died keeps the others from sweeping."""
+    for ticket in cast(list[bytes], redis.hkeys(keys.INCOMING)):
+        redis.hset(keys.INCOMING, ticket.decode(), "0 1")
     redis.delete(keys.REAPER)
     for blob in loose(redis):
         redis.zadd(keys.LOOSE, {blob: 0}, xx=True)

@@ -59,7 +59,7 @@ def test_a_redis_that_resets_each_connection_is_unavailable(servers: Stack) -> N
 
         async def call_at_once() -> None:
             async with open_store(f"redis://127.0.0.1:{proxy.port}/0", reserve_percent=0) as store:
-                pings = await asyncio.gather(
+                answers = await asyncio.gather(
                     *(store.connection.call("PING") for _ in range(TRIES)), return_exceptions=True
                 )
                 assert {type(error) for error in answers} == {Unavailable}
