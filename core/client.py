@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import hmac
+import random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -197,7 +198,7 @@ def patiently(
                 return await call(*args, **kwargs)
             except (Unavailable, StoreFull) as error:
                 log.warning("core.unavailable", call=call.__name__, error=str(error), retry_seconds=seconds)
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 seconds = min(2 * seconds, last_seconds)
 
     return again

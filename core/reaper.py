@@ -21,7 +21,7 @@ from core.store.tasks import LEASE_MARGIN_SECONDS, Look
 log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 1.0
-SWEEPER_SECONDS: Final = 15.0
+SWEEPER_SECONDS: Final = 5.0
 """How long a core that died in a sweep keeps the others from it."""
 
 BATCH: Final = 200

@@ -80,7 +80,7 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
             "doubled": [_told(story) for story in stories if _is_doubled(story)],
             "stuck": [_told(story) for story in stories if _is_stuck(story)]
             + [f"nobody's: {task}" for task in nobodys if task["state"] not in TERMINAL],
-            "failed": [_told(story) for story in stories if story.end and story.end.status == FAILED]
+            "failed": [_told(story) for story in stories if _has_failed(story)]
             + [f"nobody's: {task}" for task in nobodys if task["state"] == "failed"],
             "never accepted": [_told(story) for story in stories if not story.uid],
             "odd answers": [_told(story) for story in stories if story.odd],
@@ -92,6 +92,12 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
         },
         stories=stories,
     )
+
+
+def _has_failed(story: Story) -> bool:
+    """Though the model never does, and the infrastructure may as often as it is tried."""
+    end = story.end
+    return end is not None and end.status == FAILED and not (story.withdrawn and end.is_cancelled)
 
 
 def _is_lost(story: Story) -> bool:

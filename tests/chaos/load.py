@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 import requests
 
+from core.contract.task import Reason
 from tests.chaos.system import MODEL, System
 from tests.e2e.api import NOT_YET, Api
 from tests.zips import files_of, zip_of
@@ -18,7 +19,10 @@ MiB = 2**20
 LARGE_SHARE = 0.06
 LONG_SHARE = 0.1
 WITHDRAWN_SHARE = 0.08
-DONE, FAILED, OUTPUT_GONE, NOT_FOUND = 200, 552, 553, 554
+CANCELLED_SHARE = 0.5
+"""Of those that are withdrawn."""
+
+DONE, ENDED, FAILED, OUTPUT_GONE, NOT_FOUND = 200, 409, 552, 553, 554
 ENDS = (DONE, FAILED, OUTPUT_GONE, NOT_FOUND)
 COME_BACK = (503, 507)
 RETRY_SECONDS = 1.0
@@ -34,6 +38,8 @@ class Order:
     content_bytes: int
     run_seconds: float
     withdrawn_after_seconds: float | None = None
+    is_cancelled: bool = False
+    """How it is withdrawn: cancelled by an operator, else deleted by its client."""
 
     def content(self) -> bytes:
         chance = random.Random(self.name)
@@ -53,6 +59,7 @@ def orders(tasks: int, *, seconds: float, seed: int) -> list[Order]:
             else chance.randrange(100, 8000),
             run_seconds=round(chance.uniform(3, 10) if chance.random() < LONG_SHARE else chance.uniform(0, 3), 2),
             withdrawn_after_seconds=chance.uniform(0, 6) if chance.random() < WITHDRAWN_SHARE else None,
+            is_cancelled=chance.random() < CANCELLED_SHARE,
         )
         for number in range(tasks)
     ]
@@ -67,6 +74,10 @@ class End:
     is_right: bool = True
     reason: str = ""
     message: str = ""
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.reason == Reason.CANCELLED
 
     @classmethod
     def of(cls, answer: requests.Response, order: Order) -> "End":
@@ -151,15 +162,22 @@ class Client:
                 self.story.end = End.of(answer, self.story.order)
 
     def _withdraw(self, api: Api) -> None:
-        """The place for another way to end a task early."""
         is_done = False
         while self._goes_on and not is_done:
-            # Gone already: an earlier try arrived, and its answer was lost.
-            allowed = (DONE, NOT_FOUND) if self.story.withdrawn else (DONE,)
-            self.story.withdrawn = True
-            is_done = self._call(api, "DELETE", self._path, allowed=allowed) is not None
+            is_done = self._cancel() if self.story.order.is_cancelled else self._delete(api)
             if not is_done:
                 self._system.last(RETRY_SECONDS)
+
+    def _cancel(self) -> bool:
+        with self._system.private() as core:
+            self.story.withdrawn = True
+            return self._call(core, "POST", f"{self._path}/cancel", allowed=(DONE, ENDED)) is not None
+
+    def _delete(self, api: Api) -> bool:
+        # Gone already: an earlier try arrived, and its answer was lost.
+        allowed = (DONE, NOT_FOUND) if self.story.withdrawn else (DONE,)
+        self.story.withdrawn = True
+        return self._call(api, "DELETE", self._path, allowed=allowed) is not None
 
     def _call(
         self,

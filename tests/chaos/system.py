@@ -21,7 +21,8 @@ SLOTS = 2
 """Of an agent: most models sleep, and a probe should not have to wait for them."""
 
 SMALL_DISK_AGENT = "agent-3"
-SMALL_DISK_MB = 512
+SMALL_DISK_MB = 768
+MIN_FREE_MB = 128
 MODEL = "chaos"
 SCRIPT = 'sleep "$(cat /input/seconds)"; cp -R /input/. /output/'
 MAX_ATTEMPTS = 20
@@ -93,7 +94,7 @@ def started(folder: Path, *, lease_seconds: float) -> Iterator[System]:
         of_agent = away | {"CORE_URL": f"http://127.0.0.1:{agents_core.port}", "CPU_SLOTS": str(SLOTS)}
         own_settings = dict.fromkeys(CORES, of_core) | dict.fromkeys(AGENTS, of_agent)
         own_settings["gateway"] = {"CORE_URL": f"http://127.0.0.1:{gateways_core.port}"}
-        own_settings[SMALL_DISK_AGENT] = of_agent | {"WORK_DIR": str(small_disk)}
+        own_settings[SMALL_DISK_AGENT] = of_agent | {"WORK_DIR": str(small_disk), "MIN_FREE_MB": str(MIN_FREE_MB)}
         stack = Stack(folder, ports, cores=len(CORES), agents=len(AGENTS), own_settings=own_settings, own_engine=True)
         system = System(stack, redis, rabbitmq, gateways_core, agents_core, small_disk, lease_seconds)
         small_disk.mkdir(parents=True)
