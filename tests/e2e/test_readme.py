@@ -53,9 +53,10 @@ def test_python(stack: Stack, here: Path) -> None:
 
 
 def test_shell(stack: Stack, here: Path, core: Api) -> None:
-    """The client's commands answer, and the operator's registers the model."""
-    client, operator = _blocks("bash")
-    _run(["bash", "-eu"], client, here, stack)
+    """The client's commands answer, the operator's register the model and show the task's history."""
+    client, operator, history = _blocks("bash")
+    told = _run(["bash", "-eu"], client + history, here, stack)
+    assert '"attempts":[' in told.stdout
     registered = _run(["bash", "-eu"], operator, here, stack)
     assert '"memory_mb":512' in registered.stdout
     assert core.get("/api/models/human_readable_id/copy").status_code == 200
