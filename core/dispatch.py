@@ -6,7 +6,7 @@ between the two, the reaper puts right.
 
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from core.contract.http import Admission, Claim, ClaimRequest
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
+from core.retention import Retention
 from core.store import Store
 from core.store.blobs import Upload
 from core.store.room import Announced
@@ -47,35 +48,6 @@ Outcome = TypeVar("Outcome", Ended, Failed)
 
 UID_BYTES: Final = 32
 """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
-
-
-HOUR_SECONDS: Final = 3600.0
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How long after a task's end its output is kept, and how long the task itself, and whatever is left of it."""
-
-    outputs_hours: float
-    tasks_hours: float
-
-    def of(self, model: Model) -> "Retention":
-        """The model's own, where its operator set one."""
-        outputs, tasks = model.keep_outputs_hours, model.keep_tasks_hours
-        return Retention(
-            self.outputs_hours if outputs is None else outputs, self.tasks_hours if tasks is None else tasks
-        )
-
-    def is_output_due(self, age_seconds: float) -> bool:
-        return age_seconds >= self.outputs_hours * HOUR_SECONDS
-
-    def is_task_due(self, age_seconds: float) -> bool:
-        return age_seconds >= self.tasks_hours * HOUR_SECONDS
-
-    def next_seconds(self, age_seconds: float) -> float:
-        """Until something of a task that ended so long ago is due."""
-        hours = self.tasks_hours if self.is_output_due(age_seconds) else min(self.outputs_hours, self.tasks_hours)
-        return max(hours * HOUR_SECONDS - age_seconds, 0)
 
 
 @dataclass(frozen=True)
@@ -103,11 +75,10 @@ class Dispatch:
         uid = secrets.token_urlsafe(UID_BYTES)
         async with self._incoming(uid, announced) as upload:
             blob = await self._received(upload, zip)
-            upload.offer()
-            await self.store.tasks.create(
-                NewTask(uid, model_id, blob, use_gpu=model.use_gpu, max_attempts=model.max_attempts)
-            )
-            await upload.keep()
+            async with upload.offered():
+                await self.store.tasks.create(
+                    NewTask(uid, model_id, blob, use_gpu=model.use_gpu, max_attempts=model.max_attempts)
+                )
         log.info("task.created", task=uid, model=model_id, size=blob.size)
         await self.ring(uid)
         return uid
@@ -119,7 +90,8 @@ class Dispatch:
         except Unavailable as error:
             log.warning("task.unrung", task=uid, error=str(error))
             return False
-        await self.store.tasks.ring(uid)
+        with suppress(Unavailable):  # then it is rung once more
+            await self.store.tasks.ring(uid)
         return True
 
     async def task(self, uid: str) -> Task:
@@ -178,12 +150,10 @@ class Dispatch:
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
                 blob = await self._received(upload, zip, is_output=True)
-                upload.offer()
-                outcome = await self._finish(task, attempt, blob, image)
-                if outcome is Ended.DONE:
-                    await upload.keep()
-                else:
-                    upload.withdraw()
+                async with upload.offered():
+                    outcome = await self._finish(task, attempt, blob, image)
+                    if outcome is not Ended.DONE:
+                        upload.withdraw()
         if outcome is Ended.STALE:
             raise TransitionRefused
         return await self.task(uid)
@@ -303,13 +273,8 @@ class Dispatch:
         else:
             async with self._incoming(uid, announced) as upload:
                 blob = await self._received(upload, zip)
-                upload.offer()
-                try:
+                async with upload.offered():
                     model = await self.store.models.add(uid, spec, limits, blob)
-                except ModelExists:
-                    upload.withdraw()
-                    raise
-                await upload.keep()
         log.info("model.added", model=model.human_readable_id, image=model.container_tag)
         return model
 

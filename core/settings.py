@@ -8,7 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from core.amqp import BrokerSettings
 from core.client import CoreToken
 from core.contract.zips import ZipLimits
-from core.dispatch import Retention
+from core.retention import Retention
 
 MiB: Final = 2**20
 

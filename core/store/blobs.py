@@ -45,7 +45,7 @@ class Loose:
 
 
 class Upload:
-    """A blob while it is written, until its owner names it: `close`, `offer`, then `keep` or `withdraw`."""
+    """A blob while it is written, until its owner names it: `write`, `close`, then that step within `offered`."""
 
     def __init__(
         self, connection: Connection, owner: str, max_bytes: int, reservation: Reservation | None = None
@@ -91,26 +91,33 @@ class Upload:
             self._pieces.append(bytearray(piece))
 
     async def close(self) -> Blob:
-        """Writes what is left. The blob stays loose until `keep`."""
+        """Writes what is left. The blob stays loose until its owner has named it."""
         if self._pieces or not self.chunks:
             await self._write_chunk()
         await self._renew()
         await self._redis.note("HSET", keys.blob(self.id), "chunks", self.chunks, "size", self.size)
         return Blob(id=self.id, size=self.size)
 
-    def offer(self) -> None:
-        """Call before the step that lets the owner name the blob. If that step's answer is lost, only the sweep, which
-        asks the owner, can tell whether the blob is to stay.
+    @asynccontextmanager
+    async def offered(self) -> AsyncIterator[None]:
+        """Around the step that lets the owner name the blob, which it does unless the step is refused or calls
+        `withdraw`. If the step's answer is lost, only the sweep, which asks the owner, can tell whether it is to stay.
         """
         self.is_offered = True
+        try:
+            yield
+        except Unavailable:
+            raise
+        except ContractError:
+            self.withdraw()
+            raise
+        if self.is_offered:
+            with suppress(Unavailable):  # the sweep will find its owner
+                await self._redis.call("ZREM", keys.LOOSE, self.id)
 
     def withdraw(self) -> None:
         """The owner doesn't name the blob, for sure."""
         self.is_offered = False
-
-    async def keep(self) -> None:
-        """The owner names the blob: it is no longer loose."""
-        await self._redis.call("ZREM", keys.LOOSE, self.id)
 
     async def _write_chunk(self) -> None:
         if self.chunks % RESERVED_CHUNKS == 0:

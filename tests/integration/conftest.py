@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from core.amqp import Broker, BrokerSettings
 from core.contract.zips import ZipLimits
-from core.dispatch import Dispatch, Retention
+from core.dispatch import Dispatch
+from core.retention import Retention
 from core.store import Store, open_store
 from core.zipcheck import ZipCheck
 from demo.stack import Stack

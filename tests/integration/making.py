@@ -20,8 +20,8 @@ async def stored_blob(store: Store, owner: str, content: bytes = b"PK") -> Blob:
     async with store.blobs.upload(owner, max_bytes=2**26) as upload:
         await upload.write(content)
         blob = await upload.close()
-        upload.offer()
-        await upload.keep()
+        async with upload.offered():
+            pass
     return blob
 
 

@@ -25,8 +25,8 @@ async def test_what_is_written_is_read(store: Store, size: int) -> None:
         for start in range(0, size, 300_001):
             await upload.write(content[start : start + 300_001])
         blob = await upload.close()
-        upload.offer()
-        await upload.keep()
+        async with upload.offered():
+            pass
     assert blob.size == size
     assert b"".join([piece async for piece in store.blobs.read(blob, 0, size)]) == content
     await store.blobs.remove(blob.id)
@@ -100,8 +100,8 @@ async def test_a_byte_at_a_time_is_no_object_each(store: Store) -> None:
             if start == len(content):
                 break
         blob = await upload.close()
-        upload.offer()
-        await upload.keep()
+        async with upload.offered():
+            pass
     assert b"".join([piece async for piece in store.blobs.read(blob, 0, blob.size)]) == content
     assert await store.blobs.read_range(blob, CHUNK_BYTES - 3, 7) == content[CHUNK_BYTES - 3 : CHUNK_BYTES + 4]
 

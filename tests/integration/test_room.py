@@ -48,8 +48,8 @@ async def _uploaded(store: Store, announced: Announced, size: int = ZIP_BYTES) -
         for _ in range(size // MiB):
             await upload.write(bytes(MiB))
         blob = await upload.close()
-        upload.offer()
-        await upload.keep()
+        async with upload.offered():
+            pass
     return blob.size
 
 
