@@ -42,7 +42,9 @@ from core.zipcheck import ZipCheck
 log = structlog.get_logger()
 
 AGAIN_SECONDS: Final = 5.0
-"""What the infrastructure failed at isn't tried again at once: a host in trouble would use up all tries in a second."""
+LAST_AGAIN_SECONDS: Final = 60.0
+"""What the infrastructure failed at isn't tried again at once, and each time later: a host in trouble would use up all
+tries in a second."""
 
 Outcome = TypeVar("Outcome", Ended, Failed)
 
@@ -309,7 +311,7 @@ class Dispatch:
         transition = partial(self.store.tasks.fail, task.uid, attempt, failure, image=image, if_expired=if_expired)
         outcome = await self._end(task, transition, Failed.FAILED)
         if outcome is Failed.PENDING:
-            await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else AGAIN_SECONDS)
+            await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else _again_seconds(task))
         return outcome
 
     async def _end(self, task: Task, transition: Callable[[], Awaitable[Outcome]], end: Outcome) -> Outcome:
@@ -347,3 +349,9 @@ class Dispatch:
             return False
         await self.store.tasks.announce(uid)
         return True
+
+
+def _again_seconds(task: Task) -> float:
+    """Until a task is rung again that one more attempt has failed."""
+    earlier = sum(attempt.failure is not None for attempt in task.attempts)
+    return min(AGAIN_SECONDS * 2.0**earlier, LAST_AGAIN_SECONDS)

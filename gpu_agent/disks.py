@@ -37,7 +37,10 @@ class Disks:
     def lack(self) -> str | None:
         """What an operator has to know; None while there is room."""
         for folder in {self.work_dir, self.engine_root or self.work_dir}:
-            free_mb = shutil.disk_usage(folder).free // MiB
+            try:
+                free_mb = shutil.disk_usage(folder).free // MiB
+            except OSError as error:
+                return f"{folder} can't be looked at: {error}"
             if free_mb < self.min_free_mb:
                 return (
                     f"The disk of {folder} has {free_mb} MB free, and tasks are taken when it has {self.min_free_mb}: "

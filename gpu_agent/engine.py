@@ -297,25 +297,26 @@ class Engine:
                 async for piece in response.content.iter_any():
                     yield piece
 
-    async def sees(self, folder: Path) -> bool:
+    async def sees(self, folder: Path, agent: str) -> bool:
         """Whether this folder of ours is at the same path for the engine: a file put into a volume of it shows."""
         name = f"inference-server-probe-{secrets.token_hex(8)}"
+        labels = {AGENT: agent, TASK: "probe"}
         try:
             await self._import_empty_image(name)
-            await self.create_volume(name, {}, folder=folder)
-            container = await self.create_idle(name, name, [Mount(name, "/probe", is_read_only=False)], {})
+            await self.create_volume(name, labels, folder=folder)
+            container = await self.create_idle(name, name, [Mount(name, "/probe", is_read_only=False)], labels)
             await self.put_tar(container, "/probe", _tar_of_empty_file(name))
             return (folder / name).exists()
-        except EngineAway:
+        except (EngineAway, EngineDiskFull):
             raise  # which says nothing about the folder
         except EngineError as error:
             log.info("folder.unshared", folder=str(folder), error=str(error))
             return False
         finally:
+            (folder / name).unlink(missing_ok=True)
             await self.remove(name)
             await self.remove_volume(name)
             await self.remove_image(name)
-            (folder / name).unlink(missing_ok=True)
 
     async def _import_empty_image(self, name: str) -> None:
         async with (

@@ -3,15 +3,19 @@
 The agent writes what it knows of itself into WORK_DIR every few seconds; whoever asks needs no connection to anything.
 """
 
+import asyncio
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpu_agent.settings import Settings
+
+log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 5.0
 STALE_AFTER: Final = timedelta(seconds=30)
@@ -23,15 +27,31 @@ class Health(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     time: datetime
-    slots: int
     running: tuple[str, ...]
     """The attempts that it runs, as uid-attempt."""
     problems: dict[str, str]
-    """What keeps it from taking tasks, in words: of the engine, core, the broker, the disk."""
+    """What keeps it from taking tasks, in words: of the engine, core, the broker, the disk, the host."""
 
 
 def file_of(settings: Settings) -> Path:
     return settings.work_dir / f"{settings.agent_name}.health"
+
+
+async def tell(
+    settings: Settings, problems: Callable[[], Awaitable[dict[str, str]]], running: Callable[[], Collection[str]]
+) -> None:
+    """Writes the file every few seconds, for ever; it goes when the agent ends well."""
+    file = file_of(settings)
+    try:
+        while True:
+            found = await problems()
+            try:
+                write(file, Health(time=datetime.now(UTC), running=tuple(running()), problems=found))
+            except OSError as error:
+                log.error("health.unwritten", error=str(error))
+            await asyncio.sleep(INTERVAL_SECONDS)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def write(file: Path, health: Health) -> None:
@@ -49,8 +69,9 @@ def problems(file: Path, now: datetime) -> Collection[str]:
         return [f"The agent doesn't run, or has not begun: there is no {file}"]
     except ValidationError as error:
         return [f"{file} can't be read: {error}"]
-    if (age := now - health.time) > STALE_AFTER:
-        return [f"The agent has said nothing for {age.seconds} seconds: it hangs, or the disk of {file} is full"]
+    age = abs(now - health.time)  # a clock that was set back says nothing good either
+    if age > STALE_AFTER:
+        return [f"The agent has said nothing for {age.total_seconds():.0f} seconds: it hangs, or its disk is full"]
     return health.problems.values()
 
 

@@ -49,19 +49,22 @@ class Images:
 
     async def prune(self, named: Set[str], *, until: Callable[[], bool]) -> None:
         """Removes what agents pulled and no model names, the least recently used first."""
+        wanted = {image.id for reference in named if (image := await self.engine.image(reference))}
         for record in sorted(self.folder.glob("*"), key=_last_use):
             if until():
                 return
             with alone(record) as file:
                 if file is not None:
-                    await self._prune_one(record, file, named)
+                    await self._prune_one(record, file, named, wanted)
 
-    async def _prune_one(self, record: Path, file: TextIO, named: Set[str]) -> None:
+    async def _prune_one(self, record: Path, file: TextIO, named: Set[str], wanted: Set[str]) -> None:
         file.seek(0)
-        pulled = dict(line.split() for line in file.read().splitlines())
+        lines = (line.split() for line in file.read().splitlines())
+        pulled = dict(words for words in lines if len(words) == 2)  # a crash may have cut the last one
         try:
             for image, reference in pulled.items():
-                await self._remove(image, reference, named)
+                if image not in wanted:
+                    await self._remove(image, reference, named)
         except EngineError as error:
             log.info("image.stays", images=list(pulled), why=str(error))
         else:

@@ -59,6 +59,7 @@ class Job:
     disks: Disks
     noted: Noted = field(default_factory=Noted)
     """What core is told with each call for the attempt."""
+    _is_container_left: bool = False
 
     async def run(self) -> None:
         """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
@@ -84,6 +85,8 @@ class Job:
             await self._report(_failure_of_host(error))
             if not isinstance(error, ImageUnavailable):  # which says more of the image than of the host
                 raise HostFailed from error
+        if self._is_container_left:
+            raise HostFailed
 
     async def _fill(self, volumes: AttemptVolumes) -> None:
         """The input and the model's zip, at once."""
@@ -131,10 +134,13 @@ class Job:
             return
 
     async def _remove(self, container: str) -> None:
-        """What the engine doesn't remove now, the agent's sweep does: how the container ended stands."""
+        """How the container ended stands. One that the engine doesn't remove is the host's sweep's, before another task
+        gets the GPU.
+        """
         try:
             await self.engine.remove(container)
         except EngineError as error:
+            self._is_container_left = True
             log.error("container.left", error=str(error))
 
     async def _deliver(self, volumes: AttemptVolumes) -> None:

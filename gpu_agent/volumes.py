@@ -100,7 +100,7 @@ class Volumes:
 
     @classmethod
     async def of(cls, engine: Engine, folder: Path, agent: str) -> Self:
-        is_shared = os.geteuid() == 0 and await engine.sees(folder)
+        is_shared = os.geteuid() == 0 and await engine.sees(folder, agent)
         log.info("volumes.chosen", are="folders" if is_shared else "copies", folder=str(folder))
         return cls(engine, folder, agent, is_shared)
 

@@ -51,7 +51,7 @@ def test_an_agent_without_broker_says_so(api: Api, stack: Stack, tmp_path: Path)
 def test_an_agent_that_says_nothing_is_not_healthy(tmp_path: Path) -> None:
     """What it said last counts for half a minute."""
     file = tmp_path / "agent.health"
-    health.write(file, Health(time=NOW, slots=1, running=(), problems={}))
+    health.write(file, Health(time=NOW, running=(), problems={}))
     assert not health.problems(file, NOW + health.STALE_AFTER)
     [problem] = health.problems(file, NOW + 2 * health.STALE_AFTER)
     assert "nothing for 60 seconds" in problem

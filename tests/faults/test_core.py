@@ -20,10 +20,13 @@ def test_a_claim_in_flight_is_handed_back(
     for agent in ("agent-1", "agent-2"):
         stack.stop(agent)
     uid = api.post(copying, INPUT)
+    leaks.purge(queues.UNFINISHED)
     frozen = stack.pid("core")
-    os.kill(frozen, signal.SIGSTOP)
     try:
         with own_agent(stack, tmp_path, "claiming", DRAIN_SECONDS="0.2") as ending:
+            eventually(lambda: leaks.consumers(queues.UNFINISHED) == 1)
+            os.kill(frozen, signal.SIGSTOP)
+            leaks.publish(queues.UNFINISHED, uid.encode())
             eventually(lambda: leaks.messages(queues.UNFINISHED) == 0)
             ending.process.send_signal(signal.SIGTERM)
             eventually(lambda: ending.said("agent.draining"))

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from core.contract import queues
 from demo.image import docker
 from demo.stack import Stack
 from tests.e2e.agents import OwnAgent, own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
+from tests.leaks import Leaks
 from tests.waiting import eventually
 from tests.zips import files_of
 
@@ -62,18 +64,20 @@ def _stop(stack: Stack, container: str) -> None:
 
 
 @needs_own_engine
-def test_a_host_without_its_engine_uses_up_no_tasks(api: Api, core: Api, stack: Stack, copying: str) -> None:
+def test_a_host_without_its_engine_uses_up_no_tasks(
+    api: Api, core: Api, stack: Stack, leaks: Leaks, copying: str
+) -> None:
     """Its slots pause instead of failing one task after the other; when the engine is back, all of them run."""
 
     def times_said(name: str, event: str) -> int:
         return stack.log(name).read_text().count(f'"{event}"')
 
-    eventually(lambda: all(times_said(name, "agent.started") for name in AGENTS))
-    before = {name: times_said(name, "slot.paused") for name in AGENTS}
+    eventually(lambda: leaks.consumers(queues.UNFINISHED) == len(AGENTS))
+    before = {name: times_said(name, "host.paused") for name in AGENTS}
     stack.stop("dockerd")
     try:
         uids = [api.post(copying, INPUT) for _ in range(TASKS)]
-        eventually(lambda: all(times_said(name, "slot.paused") > before[name] for name in AGENTS))
+        eventually(lambda: all(times_said(name, "host.paused") > before[name] for name in AGENTS))
         states = [core.get(f"/api/tasks/{uid}").json()["state"] for uid in uids]
         assert "failed" not in states
     finally:

@@ -69,7 +69,7 @@ def test_a_pull_that_stands_still_is_given_up(api: Api, core: Api, stack: Stack,
         assert failure["reason"] == "image_unavailable"
         assert f"nothing came from its registry for {STALL_SECONDS} seconds" in failure["message"]
         assert api.wait(uid).status_code == 200
-        assert not agent.said("slot.paused")
+        assert not agent.said("host.paused")
         docker(stack.docker_host, "image", "rm", f"{stalled}/model:1")
 
 

@@ -1,0 +1,171 @@
+"""The machine that an agent's containers run on: whether it may take tasks now, and what is to be removed from it."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import structlog
+
+from core.client import CoreClient
+from core.contract.errors import Unauthorized, Unavailable
+from gpu_agent.disks import Disks
+from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineError
+from gpu_agent.images import Images
+from gpu_agent.settings import Settings
+from gpu_agent.volumes import Volumes
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS: Final = 8.0
+"""Longer than core waits before it rings a failed attempt again: another host may have it first."""
+
+PAUSE_FACTOR: Final = 4
+LAST_PAUSE_SECONDS: Final = 300.0
+ENGINE_SECONDS: Final = 5.0
+ROOM_SECONDS: Final = 2.0
+COMPLAINT_SECONDS: Final = 300.0
+"""How often a full disk is said to be full."""
+
+SWEEP_SECONDS: Final = 60.0
+
+
+@dataclass
+class Host:
+    """One agent's view of its machine. A host that fails one attempt after the other takes the next one later and
+    later, in all of its slots: others may be able to run it.
+    """
+
+    settings: Settings
+    core: CoreClient
+    engine: Engine
+    volumes: Volumes
+    images: Images
+    disks: Disks
+    attempts: set[str] = field(default_factory=set)
+    """Those that run here, as uid-attempt: nothing of theirs is swept."""
+    _failures: int = 0
+    _paused_until: float = -math.inf
+    _complained_at: float = -math.inf
+
+    @classmethod
+    async def known(cls, settings: Settings, core: CoreClient, engine: Engine) -> Self:
+        """Waits for the engine. What an earlier run of this agent left is gone then: it may hold a slot's GPU."""
+        while True:
+            await _answering(engine)
+            try:
+                volumes = await Volumes.of(engine, settings.work_dir, settings.agent_name)
+                disks = Disks(settings.work_dir, settings.min_free_mb)
+                if volumes.is_shared:
+                    disks = await disks.with_engine(engine)
+                break
+            except EngineError as error:
+                log.error("engine.unusable", error=str(error), retry_seconds=ENGINE_SECONDS)
+                await asyncio.sleep(ENGINE_SECONDS)
+        host = cls(settings, core, engine, volumes, Images(engine, settings.work_dir / "images"), disks)
+        with suppress(EngineError, OSError):
+            await host.sweep()
+        return host
+
+    def failed(self) -> None:
+        """An attempt ended for this host's sake. What fails several slots at once counts once."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._paused_until:
+            pause = min(FIRST_PAUSE_SECONDS * PAUSE_FACTOR**self._failures, LAST_PAUSE_SECONDS)
+            self._failures += 1
+            self._paused_until = now + pause
+            log.warning("host.paused", failures=self._failures, seconds=pause)
+
+    def worked(self) -> None:
+        """An attempt ended, and this host did its part."""
+        self._failures = 0
+        self._paused_until = -math.inf
+
+    async def wait_until_well(self) -> None:
+        """Returns when a slot may listen for a task."""
+        while self._failures and not await self._has_recovered():
+            self.failed()
+        while lack := self.disks.lack():
+            now = asyncio.get_running_loop().time()
+            if now - self._complained_at > COMPLAINT_SECONDS:
+                self._complained_at = now
+                log.error("disk.full", error=lack)
+            await asyncio.sleep(ROOM_SECONDS)
+
+    async def _has_recovered(self) -> bool:
+        """After the pause. A container that is left may hold the GPU of the next one."""
+        while (left := self._pause_seconds()) > 0:  # noqa: ASYNC110 - another slot may end or prolong it
+            await asyncio.sleep(min(left, ROOM_SECONDS))
+        await _answering(self.engine)
+        try:
+            return await self.sweep()
+        except (EngineError, OSError) as error:
+            log.error("sweep.postponed", error=str(error))
+            return False
+
+    def problems(self) -> dict[str, str]:
+        """What keeps it from taking tasks, in words."""
+        found = {"disk": lack} if (lack := self.disks.lack()) else {}
+        if (left := self._pause_seconds()) > 0:
+            found["host"] = f"takes no tasks for {left:.0f} seconds: {self._failures} failed in a row for its sake"
+        return found
+
+    def _pause_seconds(self) -> float:
+        return self._paused_until - asyncio.get_running_loop().time()
+
+    async def keep_clean(self) -> None:
+        """A sweep each minute, for ever."""
+        while True:
+            try:
+                await self.sweep()
+                await self._prune()
+            except (EngineError, OSError, Unavailable, Unauthorized) as error:
+                log.error("sweep.postponed", error=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep(self) -> bool:
+        """Removes what attempts left that don't run (any more). False: a container stays."""
+        name = self.settings.agent_name
+        containers = (await self.engine.left_containers(name)).items()
+        gone = [await self._sweep_away("container", id, labels, self.engine.remove) for id, labels in containers]
+        for volume, labels in (await self.engine.left_volumes(name)).items():
+            await self._sweep_away("volume", volume, labels, self.engine.remove_volume)
+        await self.volumes.remove_leftovers(self.attempts)
+        return all(gone)
+
+    async def _sweep_away(
+        self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]
+    ) -> bool:
+        if f"{labels.get(TASK)}-{labels.get(ATTEMPT)}" not in self.attempts:
+            try:
+                await remove(name)
+                log.info("leftover.swept", kind=kind, task=labels.get(TASK))
+            except EngineError as error:
+                log.error("leftover.stays", kind=kind, name=name, error=str(error))
+                return False
+        return True
+
+    async def _prune(self) -> None:
+        """Removes what no model needs any more: their volumes at once, images only when the disk fills up."""
+        models = await self.core.models()
+        await self.volumes.prune_models({model.zip.id for model in models if model.zip})
+        if self._is_fuller_than(self.settings.prune_images_above):
+            await self.images.prune(
+                {model.container_tag for model in models},
+                until=lambda: not self._is_fuller_than(self.settings.prune_images_below),
+            )
+
+    def _is_fuller_than(self, percent: float) -> bool:
+        is_now = self.disks.engine_percent()
+        return is_now is not None and is_now > percent
+
+
+async def _answering(engine: Engine) -> None:
+    while True:
+        try:
+            return await engine.check()
+        except EngineError as error:
+            log.error("engine.unreachable", error=str(error), retry_seconds=ENGINE_SECONDS)
+            await asyncio.sleep(ENGINE_SECONDS)
