@@ -93,7 +93,7 @@ class CoreClient:
             yield cls(session)
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
-        """Whether core would take a body of this many bytes, for a model if it is a task's; None: not known."""
+        """Room for a body of this many bytes, for a model if it is a task's; None: not known."""
         params = ({"model": model} if model is not None else {}) | ({"size": str(size)} if size is not None else {})
         return Admission.model_validate_json(await self._call("GET", "/api/admission", params=params))
 

@@ -35,8 +35,9 @@ from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.retention import Retention
 from core.store import Store
 from core.store.blobs import Upload
+from core.store.connection import soon
 from core.store.room import Announced
-from core.store.tasks import LOST, Claimed, Ended, Failed, NewTask
+from core.store.tasks import LOST, Claimed, Ended, Failed, NewTask, OutputChanged
 from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
@@ -93,7 +94,8 @@ class Dispatch:
             log.warning("task.unrung", task=uid, error=str(error))
             return False
         with suppress(Unavailable):  # then it is rung once more
-            await self.store.tasks.ring(uid)
+            async with soon():
+                await self.store.tasks.ring(uid)
         return True
 
     async def task(self, uid: str) -> Task:
@@ -205,9 +207,10 @@ class Dispatch:
         transition = partial(self.store.tasks.cancel, uid, failure)
         if await self._end(task, transition, Failed.FAILED) is Failed.FAILED:
             log.info("task.cancelled", task=uid, attempt=task.attempt)
-        elif task.failure is None or task.failure.reason is not Reason.CANCELLED:
+        task = await self.task(uid)
+        if task.failure is None or task.failure.reason is not Reason.CANCELLED:
             raise TransitionRefused("The task has ended")
-        return await self.task(uid)
+        return task
 
     async def set_status(self, uid: str, state: State) -> Task:
         """A consumer of version 1 says how far it is. It names no attempt and holds no lease."""
@@ -230,9 +233,11 @@ class Dispatch:
     async def delete(self, uid: str) -> Task:
         """The task as it was; nothing of it stays. A running container goes at its agent's next renewal."""
         task = await self.task(uid)
-        blobs = [blob for blob in (task.input, task.output) if blob]
-        await self.store.blobs.loosen(blobs)
-        removed = await self.store.tasks.remove(uid)
+        await self.store.blobs.loosen(blob for blob in (task.input, task.output) if blob)
+        try:
+            removed = await self.store.tasks.remove(uid, output=task.output)
+        except OutputChanged:
+            return await self.delete(uid)
         if removed is None:
             raise TaskNotFound
         for blob in (removed.input, removed.output):
@@ -315,7 +320,9 @@ class Dispatch:
         return outcome
 
     async def _end(self, task: Task, transition: Callable[[], Awaitable[Outcome]], end: Outcome) -> Outcome:
-        """A transition that may end the task. If it does, the input has served, and the end is announced."""
+        """A transition that may end the task. If it does, the input has served, and the end is announced. If not, or if
+        that isn't known, the sweep asks the task whether the input is its own still.
+        """
         inputs = [task.input] if task.input else []
         await self.store.blobs.loosen(inputs)
         outcome = await transition()
@@ -325,9 +332,6 @@ class Dispatch:
             if await self.announce(task.uid):
                 keep = await self.retention(task)
                 await self.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(0))
-        else:
-            for blob in inputs:
-                await self.store.blobs.hold(blob.id)
         return outcome
 
     async def _remove(self, blob: Blob) -> None:

@@ -5,6 +5,7 @@ Any core may sweep; a lock in Redis lets one at a time, only to save work: each 
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -29,6 +30,7 @@ RING_AGAIN_SECONDS: Final = 30.0
 """A rung task that still waits is looked at this often: did its message survive?"""
 
 RETRY_SECONDS: Final = 2.0
+ANNOUNCE_SECONDS: Final = 5.0
 WITHOUT_LEASE_SECONDS: Final = 60.0
 UNREADABLE_SECONDS: Final = 3600.0
 EMPTY_MARGIN_SECONDS: Final = 2.0
@@ -49,8 +51,9 @@ async def sweep_for_ever(dispatch: Dispatch) -> None:
 
 async def sweep(dispatch: Dispatch) -> None:
     """Everything that is due now, a batch at a time."""
-    bell = _Bell(dispatch)
-    while uids := await dispatch.store.tasks.due(limit=BATCH):
+    before = time.time()  # what is due again meanwhile is the next sweep's: the rest mustn't wait for it
+    while uids := await dispatch.store.tasks.due(before=before, limit=BATCH):
+        bell = _Bell(dispatch)
         for uid in uids:
             try:
                 await _look_at(dispatch, bell, uid)
@@ -58,8 +61,14 @@ async def sweep(dispatch: Dispatch) -> None:
                 log.error("task.unreadable", task=uid, error=repr(error))
                 await dispatch.store.tasks.look_again(uid, after_seconds=UNREADABLE_SECONDS)
     for loose in await dispatch.store.blobs.abandoned(limit=BATCH):
-        if await _is_owned(dispatch, loose.owner, loose.id):
-            await dispatch.store.blobs.hold(loose.id)
+        try:
+            is_owned = await _is_owned(dispatch, loose.owner, loose.id)
+        except (KeyError, ValueError) as error:
+            log.error("owner.unreadable", owner=loose.owner, blob=loose.id, error=repr(error))
+            await dispatch.store.blobs.look_again(loose)
+            continue
+        if is_owned:
+            await dispatch.store.blobs.hold(loose)
         else:
             await dispatch.store.blobs.remove(loose.id)
             _repaired("zip without owner", blob=loose.id, owner=loose.owner)
@@ -90,11 +99,12 @@ async def _look_at(dispatch: Dispatch, bell: "_Bell", uid: str) -> None:
                 _repaired("consumer lost", task=uid)
         elif look.lease_seconds <= 0 and await dispatch.expire(look.task):
             _repaired("lease expired", task=uid)
+            await _look_at(dispatch, bell, uid)  # to ring it, or tell its end
     else:
-        await _look_at_ended(dispatch, look)
+        await _look_at_ended(dispatch, bell, look)
 
 
-async def _look_at_ended(dispatch: Dispatch, look: Look) -> None:
+async def _look_at_ended(dispatch: Dispatch, bell: "_Bell", look: Look) -> None:
     """The broker may be away for longer than an output is kept: what is due goes before the end is announced."""
     task = look.task
     keep = await dispatch.retention(task)
@@ -107,15 +117,13 @@ async def _look_at_ended(dispatch: Dispatch, look: Look) -> None:
     if task.output and keep.is_output_due(age_seconds):
         await dispatch.drop_output(task)
         _repaired("output expired", task=task.uid)
-    is_announced = look.is_announced
-    if not is_announced and (is_announced := await dispatch.announce(task.uid)):
-        _repaired("end unannounced", task=task.uid)
-    if is_announced:
-        await dispatch.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(age_seconds))
+    is_announced = look.is_announced or await bell.announce(task.uid)
+    after_seconds = keep.next_seconds(age_seconds) if is_announced else ANNOUNCE_SECONDS
+    await dispatch.store.tasks.look_again(task.uid, after_seconds=after_seconds)
 
 
 class _Bell:
-    """RabbitMQ in one sweep: asked once for each queue, and left alone once it didn't answer."""
+    """RabbitMQ in one batch: asked once for each queue, and left alone once it didn't answer."""
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
@@ -136,6 +144,14 @@ class _Bell:
         if rung:
             _repaired(why, task=look.task.uid)
         return rung
+
+    async def announce(self, uid: str) -> bool:
+        """Whether the end of the task is told."""
+        told = not self._is_away and await self._dispatch.announce(uid)
+        self._is_away = not told
+        if told:
+            _repaired("end unannounced", task=uid)
+        return told
 
     async def _why_ring(self, look: Look) -> tuple[str | None, str]:
         settings = self._dispatch.broker.settings

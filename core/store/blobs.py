@@ -15,7 +15,7 @@ from typing import Final
 from core.contract.errors import ContractError, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
 from core.store import keys
-from core.store.connection import Connection
+from core.store.connection import Connection, script, soon
 from core.store.room import Reservation
 
 CHUNK_BYTES: Final = 2**20 - 64
@@ -42,6 +42,8 @@ class Loose:
 
     id: str
     owner: str
+    until: float
+    """Epoch second: its entry as it was found."""
 
 
 class Upload:
@@ -61,13 +63,15 @@ class Upload:
         self._held = 0
         self.chunks = 0
         self._renewed = time.monotonic()
+        self._loose_until = 0.0
+        self._hold = script(connection, "hold")
 
     async def write(self, piece: bytes) -> None:
         """Raises TooLarge as soon as it is known."""
         self.size += len(piece)
         if self.size > self._max_bytes:
             raise TooLarge.over(self._max_bytes)
-        if self.chunks and time.monotonic() - self._renewed > RENEW_SECONDS:
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
             await self._renew()
             if self._reservation:
                 await self._reservation.tell()
@@ -113,7 +117,8 @@ class Upload:
             raise
         if self.is_offered:
             with suppress(Unavailable):  # the sweep will find its owner
-                await self._redis.call("ZREM", keys.LOOSE, self.id)
+                async with soon():
+                    await self._hold(keys=[keys.LOOSE], args=[self.id, self._loose_until])
 
     def withdraw(self) -> None:
         """The owner doesn't name the blob, for sure."""
@@ -130,7 +135,8 @@ class Upload:
 
     async def _reserve(self) -> None:
         if self.chunks == 0:
-            await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, self.id)
+            self._loose_until = time.time() + ALIVE_SECONDS
+            await self._redis.note("ZADD", keys.LOOSE, self._loose_until, self.id)
         bound = self.chunks + RESERVED_CHUNKS
         await self._redis.note("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound)
 
@@ -147,9 +153,10 @@ class Upload:
 
     async def _renew(self) -> None:
         """Raises Unavailable if the sweep took this process for dead, as after a long stop."""
-        if await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
+        if self.chunks and await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
             raise Unavailable("The upload was interrupted; send it again")
-        await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + ALIVE_SECONDS, self.id)
+        self._loose_until = time.time() + ALIVE_SECONDS
+        await self._redis.note("ZADD", keys.LOOSE, "XX", self._loose_until, self.id)
         self._renewed = time.monotonic()
 
 
@@ -158,6 +165,7 @@ class Blobs:
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._hold = script(connection, "hold")
 
     @asynccontextmanager
     async def upload(
@@ -184,7 +192,8 @@ class Blobs:
     async def _abandon(self, upload: Upload) -> None:
         """A chunk may be on its way still, in the buffer of a connection that was closed over it: the sweep waits."""
         with suppress(Unavailable):
-            await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + CUT_OFF_SECONDS, upload.id)
+            async with soon():
+                await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + CUT_OFF_SECONDS, upload.id)
 
     async def read(self, blob: Blob, start: int, stop: int) -> AsyncIterator[bytes]:
         """Bytes start to stop. Raises OutputGone when a chunk is no more; the next chunk is fetched ahead."""
@@ -214,7 +223,8 @@ class Blobs:
     async def exists(self, blob: Blob) -> bool:
         """Whether it is there, by its header and last chunk."""
         last = max(blob.size - 1, 0) // CHUNK_BYTES
-        found = await self._redis.call_all([("EXISTS", keys.blob(blob.id)), ("EXISTS", keys.chunk(blob.id, last))])
+        async with soon():
+            found = await self._redis.call_all([("EXISTS", keys.blob(blob.id)), ("EXISTS", keys.chunk(blob.id, last))])
         return all(found)
 
     async def loosen(self, blobs: Iterable[Blob]) -> None:
@@ -222,9 +232,13 @@ class Blobs:
         for blob in blobs:
             await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id)
 
-    async def hold(self, blob_id: str) -> None:
+    async def hold(self, loose: Loose) -> None:
         """The blob has its owner still."""
-        await self._redis.call("ZREM", keys.LOOSE, blob_id)
+        await self._hold(keys=[keys.LOOSE], args=[loose.id, loose.until])
+
+    async def look_again(self, loose: Loose) -> None:
+        """The sweep comes back to it later."""
+        await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + ALIVE_SECONDS, loose.id)
 
     async def remove(self, blob_id: str, *, chunks: int = 0) -> None:
         """The blob, as far as it got, and its entry. `chunks`: how many there are at least, for who knows it.
@@ -244,7 +258,12 @@ class Blobs:
         found = await self._redis.call("ZRANGEBYSCORE", keys.LOOSE, 0, time.time(), "LIMIT", 0, limit)
         ids = [blob_id.decode() for blob_id in found]
         owners = await self._redis.call_all(("HGET", keys.blob(blob_id), "owner") for blob_id in ids)
-        return [Loose(blob_id, (owner or b"").decode()) for blob_id, owner in zip(ids, owners, strict=True)]
+        entries = await self._redis.call_all(("ZSCORE", keys.LOOSE, blob_id) for blob_id in ids)
+        return [
+            Loose(blob_id, (owner or b"").decode(), float(until))
+            for blob_id, owner, until in zip(ids, owners, entries, strict=True)
+            if until is not None
+        ]
 
     async def _chunk(self, blob: Blob, number: int) -> bytes:
         chunk: bytes | None = await self._redis.call("GET", keys.chunk(blob.id, number))

@@ -1,4 +1,4 @@
-"""Whether Redis answers and how full it is: asked once a second for everybody.
+"""Whether Redis answers and how full it is: asked twice a second for everybody.
 
 While it doesn't, new requests are refused at once instead of one after the other waiting for it; transfers that are
 under way go on waiting (core/store/connection.py).

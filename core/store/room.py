@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core import metrics
-from core.contract.errors import StoreFull, Unavailable
+from core.contract.errors import StoreFull, TooLarge, Unavailable
 from core.store import keys
 from core.store.connection import Connection, script, soon
 
@@ -89,14 +89,21 @@ class Room:
             yield reservation
         finally:
             with suppress(Unavailable):  # it runs out by itself
-                await asyncio.shield(self._redis.call("HDEL", keys.INCOMING, reservation.ticket))
+                await asyncio.shield(self._give_back(reservation.ticket))
+
+    async def _give_back(self, ticket: str) -> None:
+        async with soon():
+            await self._redis.call("HDEL", keys.INCOMING, ticket)
 
     async def admit(self, ticket: str, size: int, *, seconds: float, may_hold: bool) -> None:
-        """Room for `size` bytes in place of what the ticket has; `may_hold`: unless that is as much already."""
+        """Room for `size` bytes in place of what the ticket has; `may_hold`: unless that is as much already. Raises
+        StoreFull or, when it would never fit, TooLarge.
+        """
         args: list[str | float] = [ticket, size, seconds, self._reserve_percent, int(may_hold)]
-        if not await self._admit(keys=[keys.INCOMING], args=args):
+        answer = await self._admit(keys=[keys.INCOMING], args=args)
+        if answer <= 0:
             metrics.UPLOADS_REFUSED.inc()
-            raise StoreFull
+            raise StoreFull if answer == 0 else TooLarge("The zip is larger than all the memory that there is for zips")
 
     async def arrive(self, ticket: str, left: int) -> None:
         await self._arrive(keys=[keys.INCOMING], args=[ticket, left, ALIVE_SECONDS])

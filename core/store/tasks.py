@@ -38,6 +38,10 @@ class Claimed(StrEnum):
     GONE = "gone"
 
 
+class OutputChanged(Exception):
+    """A task got its output just now."""
+
+
 class Ended(StrEnum):
     DONE = "done"
     REPEATED = "repeated"
@@ -47,6 +51,7 @@ class Ended(StrEnum):
 class Failed(StrEnum):
     FAILED = "failed"
     PENDING = "pending"
+    REPEATED = "repeated"
     STALE = "stale"
 
 
@@ -104,6 +109,9 @@ class Tasks:
         fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
         fields += ["needs", "gpu"] if new.use_gpu else []
         await self._create(keys=[keys.task(new.uid)], args=fields)
+        if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's
+            await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid)
+            await self._redis.note("ZADD", keys.DUE, "NX", now, new.uid)
 
     async def get(self, uid: str) -> Task | None:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
@@ -171,19 +179,25 @@ class Tasks:
         """pending or running → failed, whoever holds it."""
         return Failed((await self._cancel(keys=[keys.task(uid)], args=[codec.pack(failure)])).decode())
 
-    async def remove(self, uid: str) -> Task | None:
-        """The task as it was. Its indexes go with it."""
-        flat: Sequence[bytes] = await self._remove(keys=[keys.task(uid)])
+    async def remove(self, uid: str, *, output: Blob | None) -> Task | None:
+        """The task as it was. Its indexes go with it. Raises OutputChanged, and nothing is done, when it has another
+        output than that.
+        """
+        args = [codec.pack(output) if output else ""]
+        flat: Sequence[bytes] | bytes = await self._remove(keys=[keys.task(uid)], args=args)
+        if isinstance(flat, bytes):
+            raise OutputChanged
         await self.forget(uid)
         return _task(_fields(flat)) if flat else None
 
     async def forget(self, uid: str) -> None:
         """Takes a task that is no more off the indexes."""
-        await self._redis.call("ZREM", keys.DUE, uid)
         await self._redis.call("ZREM", keys.TASKS, uid)
+        await self._redis.call("ZREM", keys.DUE, uid)
 
     async def forget_missing(self, uid: str) -> bool:
         """As `forget`, but young entries stay (False): the step that makes the task may be on its way still."""
+        await self._redis.note("ZADD", keys.TASKS, "NX", time.time(), uid)
         created = await self._redis.call("ZSCORE", keys.TASKS, uid)
         if created is not None and float(created) > time.time() - CREATE_SECONDS:
             await self.look_again(uid, after_seconds=CREATE_SECONDS / 2)
@@ -191,9 +205,9 @@ class Tasks:
         await self.forget(uid)
         return True
 
-    async def due(self, *, limit: int) -> list[str]:
-        """Tasks at which the reaper should look now, the longest due first."""
-        uids = await self._redis.call("ZRANGEBYSCORE", keys.DUE, 0, time.time(), "LIMIT", 0, limit)
+    async def due(self, *, before: float, limit: int) -> list[str]:
+        """Tasks at which the reaper should have looked before that epoch second, the longest due first."""
+        uids = await self._redis.call("ZRANGEBYSCORE", keys.DUE, 0, before, "LIMIT", 0, limit)
         return [uid.decode() for uid in uids]
 
     async def look(self, uid: str) -> Look | None:

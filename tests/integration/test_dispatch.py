@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,7 @@ from core.contract.errors import (
 )
 from core.contract.http import ClaimRequest
 from core.contract.model import Limits, ModelSpec
-from core.contract.task import State, Task
+from core.contract.task import Blob, State, Task
 from core.dispatch import Dispatch
 from core.metrics import exposition
 from core.store import Store, keys
@@ -219,8 +220,10 @@ async def test_it_may_not_touch_what_an_agent_holds(dispatch: Dispatch) -> None:
             await dispatch.set_status(uid, state)
     with pytest.raises(TransitionRefused):
         await dispatch.finish(uid, None, _pieces())
-    assert (await dispatch.input(uid)).size == len(ZIP)
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
     assert await dispatch.store.connection.call("ZCARD", keys.LOOSE) == 0
+    assert (await dispatch.input(uid)).size == len(ZIP)
 
 
 async def test_a_consumer_that_vanished_with_its_message(dispatch: Dispatch) -> None:
@@ -313,6 +316,67 @@ async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytes
     assert await _keys(dispatch.store) == set()
 
 
+@pytest.mark.parametrize("step", ["cancel", "fail", "finish"])
+async def test_a_step_whose_answer_comes_from_its_repetition(
+    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The client library repeats a command whose answer was lost, and hears that there is nothing to do: the zips that
+    the first one left without an owner are found all the same.
+    """
+    tasks = dispatch.store.tasks
+    real = getattr(tasks, step)
+
+    async def repeated(*args: object, **options: object) -> object:
+        await real(*args, **options)
+        return await real(*args, **options)
+
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    monkeypatch.setattr(tasks, step, repeated)
+    ended = {
+        "cancel": partial(dispatch.cancel, uid),
+        "fail": partial(dispatch.fail, uid, attempt, FAULT_OF_MODEL),
+        "finish": partial(dispatch.finish, uid, attempt, _pieces()),
+    }[step]
+    assert (await ended()).state is (State.FINISHED if step == "finish" else State.FAILED)
+    monkeypatch.undo()
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    await dispatch.delete(uid)
+    assert await _keys(dispatch.store) == set()
+
+
+async def test_a_sweep_ends_while_the_broker_is_away(dispatch: Dispatch) -> None:
+    """Whatever it has to come back to: leases and zips behind that mustn't wait for the broker."""
+    without = replace(dispatch, broker=Broker(dispatch.broker.settings))
+    uids = [await _submit(without) for _ in range(3)]
+    await without.cancel(uids[0])
+    await _claim(replace(without, lease_seconds=0.001), uids[1])
+    await _make_due(dispatch.store)
+    async with asyncio.timeout(20):
+        await reaper.sweep(without)
+    assert (await dispatch.task(uids[1])).state is State.PENDING
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert sorted(await _rung(dispatch.broker)) == sorted(uids[1:])
+
+
+async def test_an_output_that_comes_with_a_deletion_goes(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task gets it between the look and the removal: nothing of it stays."""
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    real = dispatch.store.tasks.remove
+
+    async def late(uid: str, *, output: Blob | None) -> Task | None:
+        if output is None:
+            await dispatch.finish(uid, attempt, _pieces())
+        return await real(uid, output=output)
+
+    monkeypatch.setattr(dispatch.store.tasks, "remove", late)
+    assert (await dispatch.delete(uid)).state is State.FINISHED
+    assert await _keys(dispatch.store) == set()
+
+
 async def test_a_step_that_is_sent_again_is_done_once(dispatch: Dispatch) -> None:
     """The client library repeats a command whose answer didn't come: the second one changes nothing."""
     uid = await _submit(dispatch)
@@ -327,7 +391,8 @@ async def full(store: Store) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Call it, and Redis has no byte left, as after one upload too many."""
 
     async def fill() -> None:
-        await store.connection.call("CONFIG", "SET", "maxmemory", "1")
+        used = (await store.connection.call("INFO", "memory"))["used_memory"]
+        await store.connection.call("CONFIG", "SET", "maxmemory", used // 2)
 
     before = await store.connection.call("CONFIG", "GET", "maxmemory")
     yield fill
@@ -374,8 +439,10 @@ async def test_a_model_that_is_sent_again_is_registered_once(dispatch: Dispatch)
 async def test_an_index_entry_outlives_a_late_commit(dispatch: Dispatch) -> None:
     """A task that isn't there yet may come still: its entries go only when nothing can be on its way any more."""
     call = dispatch.store.connection.call
-    for age, stays in ((1, True), (CREATE_SECONDS + 1, False)):
-        await call("ZADD", keys.TASKS, time.time() - age, "late")
+    for age, stays in ((None, True), (1, True), (CREATE_SECONDS + 1, False)):
+        await call("DEL", keys.TASKS)
+        if age is not None:
+            await call("ZADD", keys.TASKS, time.time() - age, "late")
         await call("ZADD", keys.DUE, 1, "late")
         await reaper.sweep(dispatch)
         assert (await call("ZSCORE", keys.DUE, "late") is not None) is stays

@@ -1,7 +1,7 @@
 -- Room for a zip, if what all of them announced and haven't stored yet fits beside what is stored.
 -- One script, so that no two cores give away the same room.
 -- KEYS: incoming   ARGV: ticket, bytes, seconds for which it counts, percent held back, '1' if it may have room already
--- → 1, or 0 when it doesn't fit
+-- → 1, or 0 when it doesn't fit now, or -1 when it never does
 local ticket, bytes, seconds, reserve_percent, may_hold = unpack(ARGV)
 bytes = tonumber(bytes)
 local function note()
@@ -30,7 +30,11 @@ if limit == 0 then
 end
 -- What Redis itself doesn't hold against maxmemory: buffers of the append-only file and of replicas.
 local used = figure('used_memory') - figure('mem_not_counted_for_evict')
-if used + announced + bytes > limit * (100 - reserve_percent) / 100 then
+local allowed = limit * (100 - reserve_percent) / 100
+if bytes > allowed then
+  return -1
+end
+if used + announced + bytes > allowed then
   return 0
 end
 return note()

@@ -1,10 +1,10 @@
 -- running → failed, or back to pending while tries are left.
 -- ARGV: attempt or '', failure, its reason, how often this reason is tried again, image, '1' only if its lease has run out
--- → 'failed' | 'pending' | 'stale'
+-- → 'failed' | 'pending' | 'repeated' | 'stale'
 local attempt, failure, reason, retries, image, if_expired = unpack(ARGV)
 local state, current, lease, max_attempts = get('state', 'attempt', 'lease_until', 'max_attempts')
 if state == 'failed' and attempt == current then
-  return 'failed'
+  return 'repeated'
 end
 if not is_held_by(attempt) then
   return 'stale'
