@@ -1,5 +1,6 @@
 """One call on to core and its answer back, streamed both ways; nothing is held but a piece on its way."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -17,6 +18,9 @@ log = structlog.get_logger()
 
 SMALL_BYTES: Final = 2**20
 """A body up to this size is sent at once; for a larger one core is asked first."""
+
+ANSWER_SECONDS: Final = 15.0
+"""To a call without a body core begins to answer within this, or stands still."""
 
 PASSED_ON: Final = ("Content-Type", "Range", "If-Range", "If-None-Match", "Accept")
 PASSED_BACK: Final = frozenset(
@@ -53,14 +57,15 @@ async def relay(
         headers[TICKET_HEADER] = admission.ticket
         body = _bounded(body, admission.max_bytes)
     try:
-        answer = await core.session.request(
-            method,
-            path,
-            params=params,
-            headers=headers,
-            data=body,
-            allow_redirects=False,
-        )
+        async with asyncio.timeout(ANSWER_SECONDS if body is None else None):
+            answer = await core.session.request(
+                method,
+                path,
+                params=params,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+            )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise unanswered(error) from error
     if answer.status == HTTPStatus.UNAUTHORIZED:
