@@ -1,10 +1,8 @@
 """The servers and the stack that tests share: started once a session on ports of their own, ended with it."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
 
 import pytest
 
@@ -12,6 +10,7 @@ from demo import engine
 from demo.ports import Ports
 from demo.stack import Stack
 from demo.supervision import SEARCH_PATH
+from tests.lacking import cannot_run
 
 SERVERS = ("epmd", "redis", "rabbitmq")
 PROGRAMS = ("setpriv", "redis-server", "rabbitmq-server", "epmd")
@@ -45,7 +44,7 @@ def started(
     """A stack of its own, which goes with its data when the context ends."""
     missing = [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
     if missing:
-        _cannot_run(f"not installed: {', '.join(missing)}")
+        cannot_run(f"not installed: {', '.join(missing)}")
     stack = Stack(
         folders.mktemp("stack"),
         Ports.free(),
@@ -58,16 +57,9 @@ def started(
     try:
         stack.up()
     except engine.NoEngineError as error:
-        _cannot_run(str(error))
+        cannot_run(str(error))
     try:
         yield stack
     finally:
         stack.down()
         stack.delete()
-
-
-def _cannot_run(reason: str) -> NoReturn:
-    """On a laptop that is fine; in CI it would hide that nothing was tested."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)

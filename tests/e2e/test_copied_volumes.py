@@ -1,6 +1,5 @@
 """An agent whose folders the engine doesn't see: the same results, copied through the engine."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +9,7 @@ from demo.stack import Stack
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import ModelMaker
+from tests.lacking import needs_root
 from tests.waiting import eventually
 from tests.zips import files_of, modes_of, zip_of
 
@@ -23,8 +23,7 @@ ln -s a.txt /output/link && ln /output/a.txt /output/second && touch /input/x 2>
 @pytest.fixture(scope="module")
 def agent(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The only agent: in a mount namespace, where its WORK_DIR is a file system that the engine doesn't have."""
-    if os.geteuid() != 0:
-        pytest.skip("a mount namespace takes root")
+    needs_root("make a mount namespace")
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "work").mkdir()
     hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {folder / "work"} && exec "$@"', "-"]

@@ -12,6 +12,7 @@ from gpu_agent import health
 from gpu_agent.health import Health
 from tests.e2e.agents import OwnAgent, own_agent
 from tests.e2e.api import Api
+from tests.lacking import cannot_run
 from tests.waiting import eventually
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -27,7 +28,7 @@ def _asked(agent: OwnAgent) -> tuple[int, str]:
 def test_an_agent_says_what_it_lacks(api: Api, stack: Stack, tmp_path: Path, part: str, name: str) -> None:
     """While a part is away the answer is 1 and names it; it is 0 again when the part is back."""
     if name not in {process.name for process in stack.status()}:
-        pytest.skip("the machine's own engine isn't the tests' to stop")
+        cannot_run("the machine's own engine isn't the tests' to stop")
     with own_agent(stack, tmp_path, "asked") as agent:
         eventually(lambda: _asked(agent) == (0, "healthy"))
         stack.stop(name)

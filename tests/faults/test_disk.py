@@ -14,11 +14,10 @@ from demo.stack import Stack
 from tests.e2e.agents import OwnAgent, own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT, ModelMaker
+from tests.lacking import needs_root
 from tests.leaks import Leaks
 from tests.waiting import eventually
 from tests.zips import zip_of
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to mount takes root")
 
 MiB = 2**20
 DISK_MB = 64
@@ -27,6 +26,7 @@ MIN_FREE_MB = 32
 
 @pytest.fixture
 def work_dir(tmp_path: Path) -> Iterator[Path]:
+    needs_root("mount a small disk")
     folder = tmp_path / "work"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "small", str(folder)], check=True)

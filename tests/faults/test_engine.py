@@ -13,6 +13,7 @@ from demo.stack import Stack
 from tests.e2e.agents import OwnAgent, own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
+from tests.lacking import needs_root
 from tests.leaks import Leaks
 from tests.waiting import eventually
 from tests.zips import files_of
@@ -21,9 +22,10 @@ TASKS = 6
 AGENTS = ("agent-1", "agent-2")
 SLOW = "sleep 5; cp -R /input/. /output/"
 
-needs_own_engine = pytest.mark.skipif(
-    os.geteuid() != 0, reason="the machine's own engine isn't the tests' to stop: they have one of their own as root"
-)
+
+@pytest.fixture
+def own_engine() -> None:
+    needs_root("start an engine that may be stopped")
 
 
 def _started(stack: Stack, agent: OwnAgent) -> str:
@@ -63,7 +65,7 @@ def _stop(stack: Stack, container: str) -> None:
     docker(stack.docker_host, "stop", "--time", "1", container)
 
 
-@needs_own_engine
+@pytest.mark.usefixtures("own_engine")
 def test_a_host_without_its_engine_uses_up_no_tasks(
     api: Api, core: Api, stack: Stack, leaks: Leaks, copying: str
 ) -> None:
@@ -85,7 +87,7 @@ def test_a_host_without_its_engine_uses_up_no_tasks(
     assert [api.wait(uid).status_code for uid in uids] == [200] * TASKS
 
 
-@needs_own_engine
+@pytest.mark.usefixtures("own_engine")
 @pytest.mark.parametrize("end", [_restart_engine, _kill_engine, _kill_only_engine, _remove, _stop])
 def test_what_others_end_is_tried_again(
     api: Api, core: Api, stack: Stack, model: ModelMaker, tmp_path: Path, end: Callable[[Stack, str], None]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from demo import engine
 from demo.image import docker
 from demo.ports import Ports
 from demo.stack import Stack
@@ -18,6 +17,7 @@ from tests.e2e import registry
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT
 from tests.images import Images
+from tests.lacking import needs_root
 
 MiB = 2**20
 DISK_MB = 32
@@ -25,8 +25,7 @@ DISK_MB = 32
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    if not engine.can_start_private_one():
-        pytest.skip("it takes root, and an engine to start")
+    needs_root("mount a small disk and start an engine on it")
     folder = tmp_path_factory.mktemp("small")
     disk = folder / "docker" / "data"
     disk.mkdir(parents=True)

@@ -19,6 +19,7 @@ from core.contract.zips import ZipLimits, check
 from gpu_agent import folders
 from gpu_agent.archive import extract, zip_folder
 from gpu_agent.folders import OutputRefused, OutputTooLarge, empty, remove_tree
+from tests.lacking import needs_root
 
 ROOM = 1 << 30
 LIMITS = ZipLimits(max_total_bytes=ROOM, max_ratio=100, max_entries=10_000, verify_bytes=ROOM)
@@ -233,8 +234,7 @@ def make_socket(path: Path) -> None:
 
 
 def make_device(path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("only root makes devices")
+    needs_root("make devices")
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero
 
 
