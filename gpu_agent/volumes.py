@@ -36,6 +36,12 @@ WRITABLE: Final = 0o777
 """For any user: the image says as whom it runs."""
 
 
+class OutputUnreadable(Exception):
+    """The host can't read what the container left. No OSError: as the source of a request's body that would be taken
+    for core's being away, and sent again for ever.
+    """
+
+
 @dataclass(frozen=True)
 class AttemptVolumes:
     """Input and output of one attempt, empty until filled."""
@@ -84,8 +90,11 @@ class AttemptVolumes:
 
 async def _drawn(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Each piece made in a thread."""
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield piece
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+    except OSError as error:
+        raise OutputUnreadable(str(error)) from error
 
 
 @dataclass(frozen=True)
