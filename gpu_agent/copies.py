@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from gpu_agent.engine import Engine
-from gpu_agent.folders import MAX_ENTRIES, OutputRefused, OutputTooLarge
+from gpu_agent.folders import MAX_ENTRIES, OutputRefused, OutputTooLarge, shown, spelled
 
 PIECE_BYTES: Final = 256 * 1024
 
@@ -100,7 +100,7 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
                 else:
                     path.hardlink_to(first)
             else:
-                raise OutputRefused(f"'/output/{inside}' is neither a file nor a folder nor a symbolic link.")
+                raise OutputRefused(f"{shown(str(inside))} is neither a file nor a folder nor a symbolic link.")
     for path, target in links.items():
         path.symlink_to(target)
     for path, mode in reversed(modes):
@@ -110,7 +110,7 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
 def _inside(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise OutputRefused(f"The output has an entry with the impossible name {name!r}.")
+        raise OutputRefused(f"The output has an entry with the impossible name {spelled(name)!r}.")
     return path
 
 
