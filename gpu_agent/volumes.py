@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -52,6 +52,8 @@ class AttemptVolumes:
     engine: Engine
     helper: str | None
     """A container that never starts, through which content is copied; None where the volumes are the folders."""
+    modes: dict[str, int] = field(default_factory=dict)
+    """By path, what the model gave to things that came back with others (gpu_agent/copies.py)."""
 
     @property
     def input(self) -> Path:
@@ -82,10 +84,12 @@ class AttemptVolumes:
         """
         limit = self.claim.model.output_mb * MiB
         if self.helper and folders.empty(self.output):
-            await copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
+            copied = copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
+            self.modes.update(await copied)
         if folders.empty(self.output):
             return None
-        return _drawn(await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit))
+        zip = await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit, modes=self.modes)
+        return _drawn(zip)
 
 
 async def _drawn(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -149,13 +153,14 @@ class Volumes:
                 await to_its_end(self._remove(helper, fresh, folder))
 
     async def _remove(self, helper: str | None, volumes: Sequence[str], folder: Path) -> None:
+        """What can't be removed now, the agent's next sweep takes: how the attempt ended stands."""
         try:
             if helper:
                 await self.engine.remove(helper)
             await asyncio.gather(*(self.engine.remove_volume(volume) for volume in volumes))
         except EngineError as error:
-            log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
-        await asyncio.to_thread(folders.remove_tree, folder)
+            log.warning("volumes.left", error=str(error))
+        await asyncio.to_thread(_remove_folder, folder)
 
     @asynccontextmanager
     async def _holding(self, model: Model) -> AsyncIterator[None]:
@@ -234,10 +239,14 @@ class Volumes:
         self._attempts.mkdir(parents=True, exist_ok=True)
         for folder in self._attempts.iterdir():
             if folder.name not in running:
-                try:
-                    await asyncio.to_thread(folders.remove_tree, folder)
-                except OSError as error:
-                    log.error("folder.left", folder=folder.name, error=str(error))
+                await asyncio.to_thread(_remove_folder, folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        folders.remove_tree(folder)
+    except OSError as error:
+        log.error("folder.left", folder=folder.name, error=str(error))
 
 
 def _fill_once(file: BinaryIO, folder: Path) -> None:
@@ -253,4 +262,4 @@ def _fill_once(file: BinaryIO, folder: Path) -> None:
             if not folder.exists():
                 raise
     finally:
-        folders.remove_tree(filling)
+        _remove_folder(filling)

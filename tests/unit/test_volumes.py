@@ -14,8 +14,8 @@ from core.client import CoreAccess, CoreClient
 from core.contract.http import Claim, Noted
 from core.contract.model import Model
 from core.contract.task import Task
-from gpu_agent.engine import Engine
-from gpu_agent.volumes import AttemptVolumes, OutputUnreadable
+from gpu_agent.engine import Engine, EngineAway
+from gpu_agent.volumes import AttemptVolumes, OutputUnreadable, Volumes
 
 SECONDS = 10
 CLAIM = Claim(
@@ -51,3 +51,19 @@ async def test_an_output_that_cannot_be_read_is_not_core_being_away(tmp_path: Pa
         (output / "b").unlink()
         with pytest.raises(OutputUnreadable, match="No such file"):
             await core.finish(CLAIM.task.uid, 1, zip, Noted())
+
+
+@pytest.mark.asyncio(loop_scope="function")  # with threads that begin here
+async def test_what_cannot_be_removed_does_not_say_how_an_attempt_ended(unprivileged: Path) -> None:
+    """Not in place of what ended it: the next sweep tries again."""
+    stuck = unprivileged / "agents/a" / f"{CLAIM.task.uid}-1" / "stuck"
+    stuck.mkdir(parents=True)
+    (stuck / "file").touch()
+    stuck.chmod(0o555)
+    async with Engine.open(NO_ENGINE, slots=1, pull_stall_seconds=1) as engine:
+        volumes = Volumes(engine, unprivileged, "a", is_shared=True)
+        with pytest.raises(EngineAway):
+            async with volumes.fresh(CLAIM, {}):
+                pass
+        await volumes.remove_leftovers(set())
+    assert stuck.exists()

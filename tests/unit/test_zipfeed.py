@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
@@ -18,6 +19,7 @@ JOBS = 4
 SECONDS = 20
 
 
+@pytest.mark.asyncio(loop_scope="function")  # its pool is its own
 async def test_threads_that_wait_for_reads_keep_none_from_looking_up_core() -> None:
     """Names are looked up in threads of the loop's pool: more zips at once than these must not take them all."""
     content = os.urandom(BLOCK_BYTES + 1)
