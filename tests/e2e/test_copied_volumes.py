@@ -99,6 +99,13 @@ def test_what_is_refused_is_refused(api: Api, stack: Stack, model: ModelMaker, s
     eventually(lambda: not _left(stack))
 
 
+@pytest.mark.usefixtures("agent")
+def test_an_image_that_makes_no_container_fails(api: Api, stack: Stack, model: ModelMaker) -> None:
+    """None for copying either."""
+    assert api.failure(model("true", folder="/bin/busybox"), zip_of({"a": b"a"}))["reason"] == "exit_nonzero"
+    eventually(lambda: not _left(stack))
+
+
 async def test_a_copied_model_is_never_changed(stack: Stack, images: Images, tmp_path: Path) -> None:
     """Tasks that come at once have it copied once; an agent whose WORK_DIR is new leaves what others have as it is."""
     zip = Blob(id=secrets.token_hex(16), size=1)
