@@ -3,8 +3,10 @@
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 from zipfile import ZipFile, ZipInfo
 
 from core.contract.errors import InvalidZip
@@ -29,6 +31,7 @@ _PATH_BYTES_PER_ENTRY = 256  # a longer path counts as several entries, so that 
 _FIRST_TIME, _LAST_TIME = 315532800, 4354819198  # 1980-01-01 to 2107-12-31: what a zip can say
 _DOS_FOLDER = 0x10
 _FOLDER_MODE = 0o755
+_AS_THEY_ARE: Final[Mapping[str, int]] = MappingProxyType({})
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -82,15 +85,16 @@ def _is_made(root: int, path: str) -> bool:
     return True
 
 
-def zip_folder(folder: Path, *, max_total_bytes: int) -> Iterator[bytes]:
+def zip_folder(folder: Path, *, max_total_bytes: int, modes: Mapping[str, int] = _AS_THEY_ARE) -> Iterator[bytes]:
     """A zip of all that is below the folder, in pieces of 256 KiB to about 1 MiB; equal folders make equal zips.
 
     Looks at everything before it returns, and raises OutputRefused or OutputTooLarge then, so that what is refused is
     never sent in part. Symbolic links that stay inside are stored as links; one with an absolute target below the
-    container's mount point is made relative. Times are UTC, setuid bits are dropped.
+    container's mount point is made relative. Times are UTC, setuid bits are dropped. `modes` has, by path,
+    those that aren't to be stored as they are.
     """
     _inspect(folder, max_total_bytes)
-    return _stream(folder)
+    return _stream(folder, modes)
 
 
 def _inspect(folder: Path, max_total_bytes: int) -> None:
@@ -110,18 +114,17 @@ def _inspect(folder: Path, max_total_bytes: int) -> None:
             raise OutputTooLarge(f"The output has more than {MAX_ENTRIES} files and folders.")
 
 
-def _stream(folder: Path) -> Iterator[bytes]:
+def _stream(folder: Path, modes: Mapping[str, int]) -> Iterator[bytes]:
     sink = _Sink()
     with ZipFile(sink, "w") as archive:
         for found in walk(folder):
-            for _ in _add(archive, found):
+            for _ in _add(archive, found, _describe(found, modes)):
                 yield from sink.take()
     yield from sink.take()
 
 
-def _add(archive: ZipFile, found: Found) -> Iterator[None]:
+def _add(archive: ZipFile, found: Found, info: ZipInfo) -> Iterator[None]:
     """Pauses after each write, for what was written to be taken."""
-    info = _describe(found)
     if info.is_dir():
         archive.mkdir(info)
     elif stat.S_ISLNK(found.status.st_mode):
@@ -137,12 +140,14 @@ def _add(archive: ZipFile, found: Found) -> Iterator[None]:
     yield
 
 
-def _describe(found: Found) -> ZipInfo:
+def _describe(found: Found, modes: Mapping[str, int]) -> ZipInfo:
     status = found.status
     moment = time.gmtime(min(max(int(status.st_mtime), _FIRST_TIME), _LAST_TIME))
     folder = stat.S_ISDIR(status.st_mode)
     info = ZipInfo(spelled(found.path) + "/" * folder, moment[:6])
-    info.external_attr = (stat.S_IFMT(status.st_mode) | status.st_mode & 0o777) << 16 | _DOS_FOLDER * folder
+    info.external_attr = (
+        stat.S_IFMT(status.st_mode) | modes.get(found.path, status.st_mode) & 0o777
+    ) << 16 | _DOS_FOLDER * folder
     info.file_size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     info.CRC = 0  # `mkdir` reads it unset
     return info

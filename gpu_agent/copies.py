@@ -2,15 +2,16 @@
 
 import asyncio
 import os
+import stat
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from gpu_agent.engine import Engine
-from gpu_agent.folders import MAX_ENTRIES, OutputRefused, OutputTooLarge
+from gpu_agent.folders import MAX_ENTRIES, OutputRefused, OutputTooLarge, shown, spelled
 
 PIECE_BYTES: Final = 256 * 1024
 
@@ -29,18 +30,25 @@ async def put_folder(engine: Engine, container: str, folder: Path, *, path: str)
             await engine.put_tar(container, "/", _pieces(source))
 
 
-async def get_folder(engine: Engine, container: str, folder: Path, *, path: str, max_total_bytes: int) -> None:
-    """What is in the container's `path`, into the empty folder. Raises OutputRefused and OutputTooLarge."""
+async def get_folder(
+    engine: Engine, container: str, folder: Path, *, path: str, max_total_bytes: int
+) -> Mapping[str, int]:
+    """What is in the container's `path`, into the empty folder. Raises OutputRefused and OutputTooLarge.
+
+    All of it can be read and removed by us, whoever we are; returned are the modes that said otherwise, by path.
+    """
     source, sink = _pipe()
+    modes: dict[str, int] = {}
 
     def unpack() -> None:
         with source:
-            _unpack(source, folder, max_total_bytes)
+            modes.update(_unpack(source, folder, max_total_bytes))
 
     async with _beside(unpack), aclosing(engine.get_tar(container, f"{path}/.")) as pieces:
         with suppress(BrokenPipeError), sink:
             async for piece in pieces:
                 await asyncio.to_thread(sink.write, piece)
+    return modes
 
 
 def _pipe() -> tuple[BinaryIO, BinaryIO]:
@@ -70,12 +78,10 @@ async def _pieces(source: BinaryIO) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
-    """Links are made last: while files are written there is none that could lead elsewhere. Then folders get their
-    modes, which might forbid writing.
-    """
+def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> dict[str, int]:
+    """Links are made last: while files are written there is none that could lead elsewhere."""
     links: dict[Path, str] = {}
-    modes: list[tuple[Path, int]] = []
+    modes: dict[str, int] = {}
     total = 0
     with tarfile.open(fileobj=source, mode="r|") as tar:
         for number, member in enumerate(tar):
@@ -83,14 +89,16 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
                 raise OutputTooLarge(f"The output has more than {MAX_ENTRIES} files and folders.")
             inside = _inside(member.name)
             path = folder / inside
+            mode = member.mode & 0o777
+            ours = mode | (stat.S_IRWXU if member.isdir() else stat.S_IRUSR)
             total += member.size
             if total > max_total_bytes:
                 raise OutputTooLarge(f"The output is larger than {max_total_bytes} bytes.")
             if member.isdir():
                 path.mkdir(exist_ok=True)
-                modes.append((path, member.mode & 0o777))
+                path.chmod(ours)
             elif member.isreg():
-                _write(tar, member, path)
+                _write(tar, member, path, ours)
             elif member.issym():
                 links[path] = member.linkname
             elif member.islnk():
@@ -100,26 +108,27 @@ def _unpack(source: BinaryIO, folder: Path, max_total_bytes: int) -> None:
                 else:
                     path.hardlink_to(first)
             else:
-                raise OutputRefused(f"'/output/{inside}' is neither a file nor a folder nor a symbolic link.")
+                raise OutputRefused(f"{shown(str(inside))} is neither a file nor a folder nor a symbolic link.")
+            if ours != mode:
+                modes[str(inside)] = mode
     for path, target in links.items():
         path.symlink_to(target)
-    for path, mode in reversed(modes):
-        path.chmod(mode)
+    return modes
 
 
 def _inside(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise OutputRefused(f"The output has an entry with the impossible name {name!r}.")
+        raise OutputRefused(f"The output has an entry with the impossible name {spelled(name)!r}.")
     return path
 
 
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, mode: int) -> None:
     content = tar.extractfile(member)
     if content is None:
         return
     with path.open("xb") as file:
         while piece := content.read(PIECE_BYTES):
             file.write(piece)
-    path.chmod(member.mode & 0o777)
+    path.chmod(mode)
     os.utime(path, (member.mtime, member.mtime))

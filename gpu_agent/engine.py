@@ -68,8 +68,8 @@ class ContainerInterrupted(EngineError):
     """The container was ended or removed by somebody, or went down with the engine: not by itself."""
 
 
-class CommandInvalid(Exception):
-    """The image's own command can't be started: the model's fault."""
+class ContainerInvalid(Exception):
+    """The image, or how the model is registered, makes no container that starts: the model's fault."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Engine:
         return True
 
     async def create(self, spec: ContainerSpec) -> str:
-        """The container's id."""
+        """The container's id. Raises as `start` does: what is wrong may show at either."""
         return await self._create(spec.name, self._config(spec))
 
     async def create_idle(self, name: str, image: str, mounts: Sequence[Mount], labels: Mapping[str, str]) -> str:
@@ -273,7 +273,7 @@ class Engine:
             raise ImageUnavailable(f"The image {config['Image']} is removed again and again") from error
 
     async def _create_once(self, name: str, config: Mapping[str, Any]) -> str:
-        async with _translated():
+        async with _blamed():
             container = await self._docker.containers.create(config, name=name)
         return str(container.id)
 
@@ -332,17 +332,9 @@ class Engine:
             await response.read()
 
     async def start(self, container_id: str) -> None:
-        """Raises CommandInvalid or GpuUnavailable, as the engine's words tell them apart."""
-        try:
-            async with _translated():
-                await self._container(container_id).start()
-        except EngineError as error:
-            words = str(error)
-            if "exec:" in words or "No command specified" in words:
-                raise CommandInvalid(words) from error
-            if "could not select device driver" in words or "nvidia" in words.lower() or "CDI" in words:
-                raise GpuUnavailable(words) from error
-            raise
+        """Raises ContainerInvalid or GpuUnavailable, as the engine's words tell them apart."""
+        async with _blamed():
+            await self._container(container_id).start()
 
     async def wait(self, container_id: str, *, seconds: float) -> Exit:
         """Raises TimeoutError when it runs longer than that, ContainerInterrupted when it didn't end by itself."""
@@ -434,6 +426,38 @@ def _mounts(mounts: Sequence[Mount]) -> list[dict[str, Any]]:
 
 async def _tar_of_empty_file(name: str) -> AsyncIterator[bytes]:
     yield tarfile.TarInfo(name).tobuf() + _EMPTY_TAR
+
+
+_BLAME: Final[tuple[tuple[str, type[EngineError | ContainerInvalid]], ...]] = (
+    # The host's, though they read like the image's below.
+    (r"docker-init|mounting volume|mount local volume", EngineError),
+    # The image's user, command and folders.
+    (r"unable to find (?:user|group) |uids and gids must be in range", ContainerInvalid),
+    (r"no command specified", ContainerInvalid),
+    (r"start(?:ing)? container process(?: caused)?:? (?:error during container init: )?\"?exec: ", ContainerInvalid),
+    (r"not (?:a )?directory|volume over existing file|chdir to cwd", ContainerInvalid),
+    # The model's limits.
+    (r"range of CPUs is from|/(?:cpu\.cfs_quota_us|cpu\.max|pids\.max): invalid argument", ContainerInvalid),
+    (r"could not select device driver|nvidia|\bCDI\b", GpuUnavailable),
+)
+"""By the engine's words, whose fault it is that a container isn't created or doesn't start: the first that fits."""
+
+
+def at_fault(words: str) -> type[EngineError | ContainerInvalid]:
+    """The engine's own refusal where nothing else is known: that is tried again."""
+    return next((kind for pattern, kind in _BLAME if re.search(pattern, words, re.IGNORECASE)), EngineError)
+
+
+@asynccontextmanager
+async def _blamed() -> AsyncIterator[None]:
+    """As `_translated`, for what makes or starts a container."""
+    try:
+        async with _translated():
+            yield
+    except EngineError as error:
+        if type(error) is not EngineError:
+            raise
+        raise at_fault(str(error))(str(error)) from error
 
 
 def _refusal(words: str) -> EngineError:

@@ -16,8 +16,8 @@ from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
     TASK,
-    CommandInvalid,
     ContainerInterrupted,
+    ContainerInvalid,
     ContainerSpec,
     Engine,
     EngineDiskFull,
@@ -78,6 +78,10 @@ class Job:
                 await self._deliver(volumes)
         except AttemptFailed as failed:
             await self._report(failed.failure)
+        except ContainerInvalid as error:
+            await self._report(
+                Failure(reason=Reason.EXIT_NONZERO, message=f"The model's container can't be started: {error}")
+            )
         except (TaskNotFound, TransitionRefused):
             raise  # core gave the task to somebody else, or to nobody
         except Exception as error:
@@ -110,8 +114,6 @@ class Job:
             log.info("container.started", image=model.container_tag, gpus=spec.gpus)
             ended = await self.engine.wait(container, seconds=model.timeout_seconds)
             lack = self.disks.lack() if ended.code else None  # the container's own files are about to go
-        except CommandInvalid as error:
-            raise _failed(Reason.EXIT_NONZERO, f"The image's command can't be started: {error}") from error
         except TimeoutError:
             tail = await self.engine.log_tail(container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"

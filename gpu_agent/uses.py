@@ -14,10 +14,14 @@ POLL_SECONDS: Final = 0.2
 @asynccontextmanager
 async def in_use(path: Path) -> AsyncIterator[TextIO]:
     """One of those who use the file's subject. Waits for whoever is alone with it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while (file := _locked(path, fcntl.LOCK_SH)) is None:  # noqa: ASYNC110 - another process sets no event of ours
-        await asyncio.sleep(POLL_SECONDS)
-    with file:
+    with await _when_locked(path, fcntl.LOCK_SH) as file:
+        yield file
+
+
+@asynccontextmanager
+async def in_turn(path: Path) -> AsyncIterator[TextIO]:
+    """Alone with the file's subject, after all who came before."""
+    with await _when_locked(path, fcntl.LOCK_EX) as file:
         yield file
 
 
@@ -30,6 +34,13 @@ def alone(path: Path) -> Iterator[TextIO | None]:
     finally:
         if file is not None:
             file.close()
+
+
+async def _when_locked(path: Path, kind: int) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while (file := _locked(path, kind)) is None:  # noqa: ASYNC110 - another process sets no event of ours
+        await asyncio.sleep(POLL_SECONDS)
+    return file
 
 
 def _locked(path: Path, kind: int) -> TextIO | None:

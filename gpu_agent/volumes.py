@@ -8,8 +8,8 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -21,7 +21,7 @@ from core.contract.model import MODEL_VOLUME, Model
 from gpu_agent import archive, copies, folders
 from gpu_agent.cancellation import to_its_end
 from gpu_agent.engine import Engine, EngineError, Mount
-from gpu_agent.uses import alone, in_use
+from gpu_agent.uses import alone, in_turn, in_use
 from gpu_agent.zipfeed import with_zip_file
 
 log = structlog.get_logger()
@@ -36,6 +36,12 @@ WRITABLE: Final = 0o777
 """For any user: the image says as whom it runs."""
 
 
+class OutputUnreadable(Exception):
+    """The host can't read what the container left. No OSError: as the source of a request's body that would be taken
+    for core's being away, and sent again for ever.
+    """
+
+
 @dataclass(frozen=True)
 class AttemptVolumes:
     """Input and output of one attempt, empty until filled."""
@@ -46,6 +52,8 @@ class AttemptVolumes:
     engine: Engine
     helper: str | None
     """A container that never starts, through which content is copied; None where the volumes are the folders."""
+    modes: dict[str, int] = field(default_factory=dict)
+    """By path, what the model gave to things that came back with others (gpu_agent/copies.py)."""
 
     @property
     def input(self) -> Path:
@@ -76,16 +84,21 @@ class AttemptVolumes:
         """
         limit = self.claim.model.output_mb * MiB
         if self.helper and folders.empty(self.output):
-            await copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
+            copied = copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
+            self.modes.update(await copied)
         if folders.empty(self.output):
             return None
-        return _drawn(await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit))
+        zip = await asyncio.to_thread(archive.zip_folder, self.output, max_total_bytes=limit, modes=self.modes)
+        return _drawn(zip)
 
 
 async def _drawn(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """Each piece made in a thread."""
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield piece
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+    except OSError as error:
+        raise OutputUnreadable(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -97,12 +110,14 @@ class Volumes:
     agent: str
     is_shared: bool
     """Whether the engine sees the folder at the same path, and this agent may remove what containers leave there."""
+    identity: str = ""
+    """Of the folder, where it isn't shared: a copy of it belongs to it alone."""
 
     @classmethod
     async def of(cls, engine: Engine, folder: Path, agent: str) -> Self:
         is_shared = os.geteuid() == 0 and await engine.sees(folder, agent)
         log.info("volumes.chosen", are="folders" if is_shared else "copies", folder=str(folder))
-        return cls(engine, folder, agent, is_shared)
+        return cls(engine, folder, agent, is_shared, identity="" if is_shared else _identity(folder))
 
     @property
     def _attempts(self) -> Path:
@@ -124,8 +139,8 @@ class Volumes:
             Mount(f"{task.output_volume_id}-{task.attempt}", "/output", is_read_only=False),
         ]
         fresh = [mount.volume for mount in mounts]
-        if model.model_volume_id:
-            mounts.append(Mount(model.model_volume_id, "/model", is_read_only=True))
+        if model.zip:
+            mounts.append(Mount(self._model_volume(model.zip.id), "/model", is_read_only=True))
         helper = None
         async with self._holding(model):
             try:
@@ -140,13 +155,14 @@ class Volumes:
                 await to_its_end(self._remove(helper, fresh, folder))
 
     async def _remove(self, helper: str | None, volumes: Sequence[str], folder: Path) -> None:
+        """What can't be removed now, the agent's next sweep takes: how the attempt ended stands."""
         try:
             if helper:
                 await self.engine.remove(helper)
             await asyncio.gather(*(self.engine.remove_volume(volume) for volume in volumes))
         except EngineError as error:
-            log.warning("volumes.left", error=str(error))  # the agent's next sweep takes them
-        await asyncio.to_thread(folders.remove_tree, folder)
+            log.warning("volumes.left", error=str(error))
+        await asyncio.to_thread(_remove_folder, folder)
 
     @asynccontextmanager
     async def _holding(self, model: Model) -> AsyncIterator[None]:
@@ -167,8 +183,9 @@ class Volumes:
 
     async def keep_model(self, model: Model, core: CoreClient, labels: Mapping[str, str]) -> None:
         """The model's volume, filled once a host for each content of its zip, within `fresh`. Raises InvalidZip."""
-        if model.zip is None or model.model_volume_id is None:
+        if model.zip is None:
             return
+        volume = self._model_volume(model.zip.id)
         folder = self._models / model.zip.id
         if not folder.exists():
             await with_zip_file(
@@ -177,15 +194,30 @@ class Volumes:
                 lambda file: _fill_once(file, folder),
             )
         if self.is_shared:
-            await self.engine.keep_volume(model.model_volume_id, folder=folder)
+            await self.engine.keep_volume(volume, folder=folder)
         else:
-            await self._copy_model(model, model.model_volume_id, folder, labels)
+            await self._copy_once(model, volume, folder, labels)
 
-    async def _copy_model(self, model: Model, volume: str, folder: Path, labels: Mapping[str, str]) -> None:
-        """Beside the folder stands a mark once the volume holds a whole copy; a volume without it is filled anew."""
+    def _model_volume(self, zip_id: str) -> str:
+        """Of copies every WORK_DIR has its own: what others have of the zip may be in use, and no mark here says so."""
+        return "-".join(filter(None, (MODEL_VOLUME.format(zip_id), self.identity)))
+
+    async def _copy_once(self, model: Model, volume: str, folder: Path, labels: Mapping[str, str]) -> None:
+        """Beside the folder stands a mark while the volume holds a whole copy: without it nobody reads the volume."""
         mark = folder.with_suffix(".copied")
-        if mark.exists() and await self.engine.has_volume(volume):
+
+        async def is_copied() -> bool:
+            return mark.exists() and await self.engine.has_volume(volume)
+
+        if await is_copied():
             return
+        async with in_turn(folder.with_suffix(".copying")):
+            if not await is_copied():
+                mark.unlink(missing_ok=True)
+                await self._copy(model, volume, folder, labels)
+                mark.touch()
+
+    async def _copy(self, model: Model, volume: str, folder: Path, labels: Mapping[str, str]) -> None:
         await self.engine.keep_volume(volume)
         mount = Mount(volume, "/model", is_read_only=False)
         helper = await self._helper(f"inference-server-fill-{secrets.token_hex(8)}", model, [mount], labels)
@@ -193,7 +225,6 @@ class Volumes:
             await copies.put_folder(self.engine, helper, folder, path="/model")
         finally:
             await self.engine.remove(helper)
-        mark.touch()
 
     async def prune_models(self, named: Set[str]) -> None:
         """Removes what is kept of zips that no model has any more, and what was left of cut fillings."""
@@ -214,8 +245,9 @@ class Volumes:
 
     async def _give_up(self, zip_id: str) -> None:
         """A folder of which a part is gone mustn't have the name of a whole one."""
-        await self.engine.remove_volume(MODEL_VOLUME.format(zip_id))
-        (self._models / zip_id).with_suffix(".copied").unlink(missing_ok=True)
+        await self.engine.remove_volume(self._model_volume(zip_id))
+        for suffix in (".copied", ".copying"):
+            (self._models / zip_id).with_suffix(suffix).unlink(missing_ok=True)
         if (self._models / zip_id).exists():
             (self._models / zip_id).rename(self._models / f"{zip_id}.filling-{secrets.token_hex(8)}")
             log.info("model.pruned", zip=zip_id)
@@ -225,10 +257,22 @@ class Volumes:
         self._attempts.mkdir(parents=True, exist_ok=True)
         for folder in self._attempts.iterdir():
             if folder.name not in running:
-                try:
-                    await asyncio.to_thread(folders.remove_tree, folder)
-                except OSError as error:
-                    log.error("folder.left", folder=folder.name, error=str(error))
+                await asyncio.to_thread(_remove_folder, folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        folders.remove_tree(folder)
+    except OSError as error:
+        log.error("folder.left", folder=folder.name, error=str(error))
+
+
+def _identity(folder: Path) -> str:
+    """Of the folder as long as it exists. It is a link's target: other agents see it whole or not at all."""
+    link = folder / "identity"
+    with suppress(FileExistsError):
+        link.symlink_to(secrets.token_hex(8))
+    return str(link.readlink())
 
 
 def _fill_once(file: BinaryIO, folder: Path) -> None:
@@ -244,4 +288,4 @@ def _fill_once(file: BinaryIO, folder: Path) -> None:
             if not folder.exists():
                 raise
     finally:
-        folders.remove_tree(filling)
+        _remove_folder(filling)

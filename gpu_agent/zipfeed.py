@@ -4,7 +4,8 @@ import asyncio
 import io
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, BinaryIO, Final, cast
 
 from core.client import patiently
@@ -22,6 +23,8 @@ class Abandoned(Exception):
 
 async def with_zip_file(blob: Blob, read_range: ReadRange, work: Callable[[BinaryIO], None]) -> None:
     """Runs `work(file)` in a thread. A small zip is fetched at once, of a large one a few blocks are in memory.
+
+    The thread is its own: it waits for reads, and those need one of the pool's to look up core's name.
 
     Cancelled, it returns when the thread has stopped, so that nothing is written after.
     """
@@ -46,7 +49,9 @@ async def with_zip_file(blob: Blob, read_range: ReadRange, work: Callable[[Binar
         file = cast(BinaryIO, io.BytesIO(await _read(0, blob.size)))
     else:
         file = cast(BinaryIO, RangedFile(read_blocking, size=blob.size, block_bytes=BLOCK_BYTES))
-    thread = asyncio.ensure_future(asyncio.to_thread(work, file))
+    own = ThreadPoolExecutor(max_workers=1)
+    thread = loop.run_in_executor(own, copy_context().run, work, file)
+    own.shutdown(wait=False)  # when its thread has ended
     try:
         await asyncio.shield(thread)
     except asyncio.CancelledError:

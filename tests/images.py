@@ -18,18 +18,19 @@ class Images:
     def __init__(self, docker_host: str) -> None:
         self._docker_host = docker_host
         self._repository = f"inference-server-test-{secrets.token_hex(4)}"
-        self._tags: dict[tuple[str, str], str] = {}
+        self._tags: dict[tuple[str, ...], str] = {}
         self._tar = busybox_tar(APPLETS)
 
-    def running(self, script: str, *, user: str = "") -> str:
+    def running(self, script: str, *, user: str = "", folder: str = "") -> str:
         """The tag of an image whose own command is this shell script."""
-        if (script, user) not in self._tags:
+        if (script, user, folder) not in self._tags:
             tag = f"{self._repository}/model-{len(self._tags)}:1"
             changes = ["--change", f"CMD {json.dumps(['/bin/sh', '-c', script])}"]
             changes += ["--change", f"USER {user}"] if user else []
+            changes += ["--change", f"WORKDIR {folder}"] if folder else []
             docker(self._docker_host, "import", *changes, "-", tag, stdin=self._tar)
-            self._tags[script, user] = tag
-        return self._tags[script, user]
+            self._tags[script, user, folder] = tag
+        return self._tags[script, user, folder]
 
     def remove(self) -> None:
         if self._tags:

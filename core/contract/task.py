@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 UID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """What a uid can look like; what doesn't is nobody's, and never becomes part of a path."""
@@ -97,6 +97,12 @@ class Failure(BaseModel):
     reason: Reason
     message: str
     exit_code: int | None = None
+
+    @field_validator("message")
+    @classmethod
+    def _encodable(cls, message: str) -> str:
+        """Names of files and engines' words may hold bytes that are not UTF-8: the failure is told all the same."""
+        return message.encode(errors="backslashreplace").decode()
 
 
 class Blob(BaseModel):

@@ -52,10 +52,12 @@ def images(stack: Stack, core: Api) -> Iterator[Images]:
 def model(core: Api, images: Images) -> ModelMaker:
     """Registers a model that runs a shell script: `model(COPY, timeout_seconds="2")` → its human_readable_id."""
 
-    def registered(script: str, *, user: str = "", zip: bytes | None = None, **parameters: str) -> str:
+    def registered(
+        script: str, *, user: str = "", folder: str = "", zip: bytes | None = None, **parameters: str
+    ) -> str:
         name = f"model-{secrets.token_hex(4)}"
         parameters = {"use_gpu": "false", **parameters}
-        parameters |= {"human_readable_id": name, "container_tag": images.running(script, user=user)}
+        parameters |= {"human_readable_id": name, "container_tag": images.running(script, user=user, folder=folder)}
         answer = core.call("POST", "/api/models/", params=parameters, zip=zip)
         assert answer.status_code == 200, answer.text
         return name

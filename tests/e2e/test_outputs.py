@@ -1,5 +1,6 @@
 """What a model sees, what it may, and what comes back of what it leaves."""
 
+import re
 import stat
 
 import pytest
@@ -147,6 +148,27 @@ def test_a_command_that_is_not_there_fails(api: Api, model: ModelMaker) -> None:
     """That is the model's fault, and final."""
     detail = api.failure(model("exec /nowhere"), INPUT)
     assert (detail["reason"], detail["exit_code"]) == ("exit_nonzero", 127)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"user": "nobody-of-that-name"}, "nobody-of-that-name"),
+        ({"folder": "/bin/busybox"}, "/bin/busybox"),
+        ({"cpus": "5000"}, "(?i)range of CPUs"),
+    ],
+)
+def test_what_makes_no_container_fails(
+    api: Api, core: Api, model: ModelMaker, wrong: dict[str, str], words: str
+) -> None:
+    """A user that the image doesn't have, a working directory that is a file, more processors than there are: the
+    model's fault as well, told in the engine's words.
+    """
+    uid = api.post(model("true", **wrong), INPUT)
+    detail = api.wait(uid).json()["detail"]
+    assert (detail["reason"], detail["exit_code"]) == ("exit_nonzero", None)
+    assert re.search(words, detail["message"])
+    assert core.get(f"/api/tasks/{uid}").json()["attempt"] == 1
 
 
 def test_no_output_is_a_failure(api: Api, model: ModelMaker) -> None:

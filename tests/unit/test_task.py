@@ -36,6 +36,13 @@ def test_what_the_model_or_the_user_did_is_final(reason: Reason) -> None:
     assert not reason.retries
 
 
+def test_a_failure_can_be_told_whatever_its_words() -> None:
+    """Half a character or a byte that is not UTF-8 doesn't keep an attempt from failing."""
+    failure = Failure(reason=Reason.EXIT_NONZERO, message="r\udce9sultat é")
+    assert failure.message == r"r\udce9sultat é"
+    assert Failure.model_validate_json(failure.model_dump_json()) == failure
+
+
 def test_records_survive_msgpack() -> None:
     """Datetimes stay aware, enums stay enums, absent stays absent; computed fields aren't stored."""
     task = Task(
