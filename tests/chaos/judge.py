@@ -84,7 +84,7 @@ def judged(system: System, clients: Sequence[Client]) -> Verdict:
             + [f"nobody's: {task}" for task in nobodys if task["state"] == "failed"],
             "never accepted": [_told(story) for story in stories if not story.uid],
             "odd answers": [_told(story) for story in stories if story.odd],
-            "tracebacks": [str(error) for error in _errors(system) if "exception" in error],
+            "tracebacks": [str(error) for error in _errors(system) if "exception" in error] + _unlogged(system),
             "died by itself": DIED.findall(system.stack.log("supervisord").read_text()),
             "given up": given_up,
             "deaf slots": deaf,
@@ -128,6 +128,16 @@ def _errors(system: System) -> Iterator[dict[str, Any]]:
             if '"level": "error"' in line:
                 with suppress(json.JSONDecodeError):  # a process that was killed in the middle of it
                     yield json.loads(line)
+
+
+def _unlogged(system: System) -> list[str]:
+    """What Python itself wrote, past the services' own logging."""
+    return [
+        f"{log.name}: {line}"
+        for log in system.stack.logs()
+        for line in log.read_text(errors="replace").splitlines()
+        if line.startswith("Traceback (most recent call last)") or "never retrieved" in line
+    ]
 
 
 def _given_up(system: System) -> list[str]:
