@@ -8,9 +8,11 @@ import pytest
 import requests
 from redis import Redis
 
+from core.store import keys
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.test_bad_input import connection_to
+from tests.waiting import eventually
 from tests.zips import zip_of
 
 MiB = 2**20
@@ -60,12 +62,29 @@ def _post(api: Api, model: str, *, is_known: bool) -> requests.Response:
     return api.call("POST", "/api/tasks/", params=params, headers={"Content-Type": "application/zip"}, data=pieces)
 
 
-def test_what_cannot_fit_is_refused_unread(stack: Stack, copying: str, little_memory: None) -> None:
-    """The client hears so after its headers: not a byte of the body was sent."""
-    target = f"/api/tasks/?model_human_readable_id={copying}"
-    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {2**30}\r\n\r\n"
-    with connection_to(stack.gateway_url, stack) as connection:
-        connection.sendall(head.encode())
-        answer = connection.recv(4096).decode().lower()
+def test_what_does_not_fit_now_is_refused_unread(stack: Stack, redis: Redis, copying: str, little_memory: None) -> None:
+    """Another upload has the room. The client hears so after its headers: not a byte of the body was sent."""
+    with connection_to(stack.gateway_url, stack) as first, connection_to(stack.gateway_url, stack) as second:
+        first.sendall(_head(copying, 60 * MiB))
+        eventually(lambda: redis.hlen(keys.INCOMING))
+        second.sendall(_head(copying, 60 * MiB))
+        answer = second.recv(4096).decode().lower()
     assert answer.startswith("http/1.1 507")
     assert "retry-after: " in answer
+
+
+def test_what_never_fits_is_too_large(stack: Stack, copying: str, little_memory: None) -> None:
+    """To come back later wouldn't help."""
+    with connection_to(stack.gateway_url, stack) as connection:
+        connection.sendall(_head(copying, 2**30))
+        answer = connection.recv(4096).decode().lower()
+    assert answer.startswith("http/1.1 413")
+    assert "retry-after: " not in answer
+
+
+def _head(model: str, size: int) -> bytes:
+    """Of a post whose body is that long."""
+    target = f"/api/tasks/?model_human_readable_id={model}"
+    return (
+        f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/zip\r\nContent-Length: {size}\r\n\r\n".encode()
+    )
