@@ -197,7 +197,6 @@ class Tasks:
 
     async def forget_missing(self, uid: str) -> bool:
         """As `forget`, but young entries stay (False): the step that makes the task may be on its way still."""
-        await self._redis.note("ZADD", keys.TASKS, "NX", time.time(), uid)
         created = await self._redis.call("ZSCORE", keys.TASKS, uid)
         if created is not None and float(created) > time.time() - CREATE_SECONDS:
             await self.look_again(uid, after_seconds=CREATE_SECONDS / 2)

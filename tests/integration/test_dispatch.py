@@ -439,14 +439,38 @@ async def test_a_model_that_is_sent_again_is_registered_once(dispatch: Dispatch)
 async def test_an_index_entry_outlives_a_late_commit(dispatch: Dispatch) -> None:
     """A task that isn't there yet may come still: its entries go only when nothing can be on its way any more."""
     call = dispatch.store.connection.call
-    for age, stays in ((None, True), (1, True), (CREATE_SECONDS + 1, False)):
-        await call("DEL", keys.TASKS)
-        if age is not None:
-            await call("ZADD", keys.TASKS, time.time() - age, "late")
+    for age, stays in ((1, True), (CREATE_SECONDS + 1, False)):
+        await call("ZADD", keys.TASKS, time.time() - age, "late")
         await call("ZADD", keys.DUE, 1, "late")
         await reaper.sweep(dispatch)
         assert (await call("ZSCORE", keys.DUE, "late") is not None) is stays
         assert (await call("ZSCORE", keys.TASKS, "late") is not None) is stays
+
+
+async def test_a_task_whose_entries_were_swept_gets_them_back(
+    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its core stood still between the entries and the task, and the sweep took them for a dead one's."""
+    tasks = dispatch.store.tasks
+    real = tasks._create
+
+    async def late(*, keys: list[str], args: list[str | bytes | int]) -> object:
+        await tasks.forget(str(args[1]))
+        return await real(keys=keys, args=args)
+
+    monkeypatch.setattr(tasks, "_create", late)
+    monkeypatch.setattr("core.store.tasks.FIRST_LOOK_SECONDS", 0)
+    uid = await _submit(dispatch)
+    for index in (keys.DUE, keys.TASKS):
+        assert await dispatch.store.connection.call("ZSCORE", index, uid) is not None
+
+
+async def test_a_sweep_that_meets_a_deletion_leaves_nothing(dispatch: Dispatch) -> None:
+    """The sweep finds the entry of a task that is just being deleted, and whatever the order, both entries go."""
+    uid = await _submit(dispatch)
+    await dispatch.store.tasks.remove(uid, output=None)
+    assert await dispatch.store.tasks.forget_missing(uid)
+    assert await dispatch.store.connection.call("ZSCORE", keys.TASKS, uid) is None
 
 
 async def test_an_end_is_announced_when_the_broker_is_back(dispatch: Dispatch) -> None:
