@@ -48,7 +48,7 @@ def test_the_models_fault_is_told_as_such(words: str) -> None:
         "OCI runtime create failed: unable to retrieve OCI runtime error (open /run/x/log.json: no such file "
         'or directory): exec: "runc": executable file not found in $PATH: unknown',
         "error while mounting volume '/var/lib/docker/volumes/v/_data': failed to mount local volume: mount "
-        "/work/x:/var/lib/docker/volumes/v/_data, flags: 0x1000: not a directory",
+        "/data/x:/var/lib/docker/volumes/v/_data, flags: 0x1000: not a directory",
         'Conflict. The container name "/x" is already in use by container "y".',
     ],
 )
