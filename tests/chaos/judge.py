@@ -131,13 +131,13 @@ def _errors(system: System) -> Iterator[dict[str, Any]]:
 
 
 def _unlogged(system: System) -> list[str]:
-    """What Python itself wrote, past the services' own logging."""
-    return [
-        f"{log.name}: {line}"
-        for log in system.stack.logs()
-        for line in log.read_text(errors="replace").splitlines()
-        if line.startswith("Traceback (most recent call last)") or "never retrieved" in line
-    ]
+    """Errors of forgotten asyncio tasks, as Python writes them; aiohttp forgets its writer when a connection is cut."""
+    found = []
+    for log in system.stack.logs():
+        lines = log.read_text(errors="replace").splitlines()
+        pairs = zip(lines, [*lines[1:], ""], strict=True)
+        found += [f"{log.name}: {future}" for line, future in pairs if "never retrieved" in line]
+    return [line for line in found if "ClientRequest.write_bytes" not in line]
 
 
 def _given_up(system: System) -> list[str]:
