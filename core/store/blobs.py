@@ -10,7 +10,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
+
+from redis.commands.core import AsyncScript
 
 from core.contract.errors import ContractError, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
@@ -50,7 +52,7 @@ class Upload:
     """A blob while it is written, until its owner names it: `write`, `close`, then that step within `offered`."""
 
     def __init__(
-        self, connection: Connection, owner: str, max_bytes: int, reservation: Reservation | None = None
+        self, connection: Connection, hold: AsyncScript, owner: str, max_bytes: int, reservation: Reservation | None
     ) -> None:
         self.id = secrets.token_hex(16)
         self.owner = owner
@@ -64,7 +66,7 @@ class Upload:
         self.chunks = 0
         self._renewed = time.monotonic()
         self._loose_until = 0.0
-        self._hold = script(connection, "hold")
+        self._hold = hold
 
     async def write(self, piece: bytes) -> None:
         """Raises TooLarge as soon as it is known."""
@@ -174,7 +176,7 @@ class Blobs:
         """Leaves nothing behind unless the blob was offered: a refused one goes at once, one that was cut off soon.
         Without a reservation it takes what room there is, as outputs do.
         """
-        upload = Upload(self._redis, owner, max_bytes, reservation)
+        upload = Upload(self._redis, self._hold, owner, max_bytes, reservation)
         try:
             yield upload
         except BaseException as error:
@@ -255,14 +257,12 @@ class Blobs:
 
     async def abandoned(self, *, limit: int) -> list[Loose]:
         """Loose blobs whose writer or remover is dead."""
-        found = await self._redis.call("ZRANGEBYSCORE", keys.LOOSE, 0, time.time(), "LIMIT", 0, limit)
-        ids = [blob_id.decode() for blob_id in found]
-        owners = await self._redis.call_all(("HGET", keys.blob(blob_id), "owner") for blob_id in ids)
-        entries = await self._redis.call_all(("ZSCORE", keys.LOOSE, blob_id) for blob_id in ids)
+        found = await self._redis.zrangebyscore(keys.LOOSE, 0, time.time(), start=0, num=limit, withscores=True)
+        entries = [(blob_id.decode(), until) for blob_id, until in cast(list[tuple[bytes, float]], found)]
+        owners = await self._redis.call_all(("HGET", keys.blob(blob_id), "owner") for blob_id, _ in entries)
         return [
-            Loose(blob_id, (owner or b"").decode(), float(until))
-            for blob_id, owner, until in zip(ids, owners, entries, strict=True)
-            if until is not None
+            Loose(blob_id, (owner or b"").decode(), until)
+            for (blob_id, until), owner in zip(entries, owners, strict=True)
         ]
 
     async def _chunk(self, blob: Blob, number: int) -> bytes:
