@@ -11,9 +11,10 @@ from core.amqp import Broker
 from core.client import CoreClient
 from core.contract.errors import Unauthorized
 from core.observe import set_up_logs
-from gpu_agent import gpus
-from gpu_agent.agent import Agent, Slot
+from gpu_agent.agent import Agent
 from gpu_agent.engine import Engine
+from gpu_agent.gpus import Gpus
+from gpu_agent.pool import Pool, Slot
 from gpu_agent.settings import Settings
 
 log = structlog.get_logger()
@@ -33,13 +34,17 @@ async def main() -> None:
 
 
 async def _run(settings: Settings) -> None:
-    slots = _slots(settings)
+    gpus = await Gpus.of(settings)
+    slots = [Slot(gpu.uuid, gpu) for gpu in gpus.all]
+    pool = Pool(slots or (Slot(f"cpu-{number}") for number in range(1, settings.cpu_slots + 1)))
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        Engine.open(settings.docker_host, slots=len(slots), pull_stall_seconds=settings.pull_stall_seconds) as engine,
+        Engine.open(
+            settings.docker_host, slots=len(pool.slots), pull_stall_seconds=settings.pull_stall_seconds
+        ) as engine,
     ):
-        agent = Agent(settings, slots, core, broker, engine)
+        agent = Agent(settings, gpus, pool, core, broker, engine)
         running = asyncio.create_task(agent.run(), name="agent")
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,12 +61,6 @@ async def _run(settings: Settings) -> None:
         with suppress(asyncio.CancelledError):
             await running
         log.info("agent.stopped")
-
-
-def _slots(settings: Settings) -> tuple[Slot, ...]:
-    if found := gpus.chosen(settings.gpu_uuid):
-        return tuple(Slot(name=uuid, gpus=(uuid,)) for uuid in found)
-    return tuple(Slot(name=f"cpu-{number}") for number in range(1, settings.cpu_slots + 1))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import secrets
 
 from core.contract.model import ModelSpec
+from core.contract.needs import ANY, Need
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.store import Store
 from core.store.tasks import Claimed, NewTask
@@ -25,11 +26,11 @@ async def stored_blob(store: Store, owner: str, content: bytes = b"PK") -> Blob:
     return blob
 
 
-async def pending(store: Store, *, use_gpu: bool = False, max_attempts: int = 3) -> str:
+async def pending(store: Store, *, need: Need = ANY, max_attempts: int = 3) -> str:
     """The uid of a new task with an input."""
     uid = secrets.token_urlsafe(32)
     blob = await stored_blob(store, uid)
-    await store.tasks.create(NewTask(uid, "copy", blob, use_gpu=use_gpu, max_attempts=max_attempts))
+    await store.tasks.create(NewTask(uid, "copy", blob, need=need, max_attempts=max_attempts))
     return uid
 
 
