@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,6 +200,20 @@ async def test_a_gpu_with_a_problem_goes_to_nobody() -> None:
         pool.note({"GPU-1": "vanished"})
         await _settled()
         assert pair.is_unserved
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_what_comes_just_as_a_slot_is_given(steps: int) -> None:
+    """A problem, or a task that wants the slot, is noticed by the worker that hasn't begun to listen with it yet."""
+    async with Workers(pool := Pool(_slots(SMALL_MB, SMALL_MB))) as workers:
+        pair = await workers.give(PAIR)
+        pair.end.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        pool.note({"GPU-1": "vanished"})
+        await _settled()
+        _check(workers, pool.problems)
+        assert [worker.hold.gpus for worker in workers.idle(ANY) if worker.hold] == [("GPU-2",)]
 
 
 async def test_draining_gives_up_what_waits() -> None:
