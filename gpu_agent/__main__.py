@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import signal
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 
@@ -13,7 +13,8 @@ from core.contract.errors import Unauthorized
 from core.observe import set_up_logs
 from gpu_agent.agent import Agent
 from gpu_agent.engine import Engine
-from gpu_agent.gpus import Gpus
+from gpu_agent.gpus import DriverHangs, Gpus
+from gpu_agent.host import answering
 from gpu_agent.pool import Pool, Slot
 from gpu_agent.settings import Settings
 
@@ -34,15 +35,13 @@ async def main() -> None:
 
 
 async def _run(settings: Settings) -> None:
-    gpus = await Gpus.of(settings)
+    gpus = await _gpus(settings)
     slots = [Slot(gpu.uuid, gpu) for gpu in gpus.all]
     pool = Pool(slots or (Slot(f"cpu-{number}") for number in range(1, settings.cpu_slots + 1)))
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        Engine.open(
-            settings.docker_host, slots=len(pool.slots), pull_stall_seconds=settings.pull_stall_seconds
-        ) as engine,
+        _engine(settings, slots=len(pool.slots)) as engine,
     ):
         agent = Agent(settings, gpus, pool, core, broker, engine)
         running = asyncio.create_task(agent.run(), name="agent")
@@ -61,6 +60,28 @@ async def _run(settings: Settings) -> None:
         with suppress(asyncio.CancelledError):
             await running
         log.info("agent.stopped")
+
+
+def _engine(settings: Settings, *, slots: int) -> AbstractAsyncContextManager[Engine]:
+    return Engine.open(
+        settings.docker_host,
+        slots=slots,
+        pull_stall_seconds=settings.pull_stall_seconds,
+        gpu_devices=settings.gpu_devices,
+    )
+
+
+async def _gpus(settings: Settings) -> Gpus:
+    """Those of this host's driver; an engine that is elsewhere is asked for its own."""
+    discovered: tuple[str, ...] = ()
+    if not settings.docker_host.startswith("unix:"):
+        async with _engine(settings, slots=1) as engine:
+            await answering(engine)
+            discovered = engine.gpus
+    try:
+        return await Gpus.of(settings, discovered=discovered)
+    except DriverHangs as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":
