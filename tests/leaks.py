@@ -22,7 +22,10 @@ from gpu_agent.engine import AGENT
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
 CALL_SECONDS = 30
 Value = TypeVar("Value")
-FOREVER = {keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING, keys.MODELS, keys.MODEL_ID, keys.REAPER}
+FOREVER = {
+    *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
+    *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.REAPER),
+}
 
 
 class Leaks:

@@ -10,6 +10,7 @@ from core.store.tasks import Claimed, NewTask
 
 MODEL = ModelSpec(human_readable_id="copy", container_tag="copy:1", use_gpu=False)
 GPU_MODEL = ModelSpec(human_readable_id="segment", container_tag="segment:1", use_gpu=True)
+PAIR = Need(gpu_count=2, gpu_memory_mb=40_000)
 CPU = Runner(agent="agent", host="host")
 GPU = Runner(agent="gpu", host="host", gpus=("GPU-1",))
 FAULT_OF_MODEL = Failure(reason=Reason.EXIT_NONZERO, message="exit 3", exit_code=3)

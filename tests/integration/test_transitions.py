@@ -14,6 +14,7 @@ from tests.integration.making import (
     FAULT_OF_ENGINE,
     FAULT_OF_MODEL,
     GPU,
+    PAIR,
     claimed,
     in_state,
     pending,
@@ -21,7 +22,6 @@ from tests.integration.making import (
     stored_blob,
 )
 
-PAIR = Need(gpu_count=2, gpu_memory_mb=40_000)
 CANCELLED = Failure(reason=Reason.CANCELLED, message="The task was cancelled")
 
 
