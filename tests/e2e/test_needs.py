@@ -4,14 +4,25 @@ The GPUs here are names that the engine can't find: a container that is given th
 it was given.
 """
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
+from core.amqp import Broker
+from core.client import CoreClient
 from core.contract import queues
 from core.contract.needs import Need
 from demo.stack import Stack
+from gpu_agent.agent import Agent
+from gpu_agent.engine import Engine
+from gpu_agent.gpus import Gpus
+from gpu_agent.pool import Pool, Slot
+from gpu_agent.settings import Settings
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT, ModelMaker
@@ -106,3 +117,68 @@ def test_a_drained_agent_hands_back_what_waits_for_gpus(
         for task in (uid, running):
             assert core.delete(task).status_code == 200
     leaks.purge(PAIR)
+
+
+@pytest.fixture
+async def driver(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
+    """An agent in this process, beside the stack's: the folder of its driver, which has two GPUs."""
+    driver = tmp_path / "driver"
+    for address, uuid in (("0000:19:00.0", FIRST), ("0000:8a:00.0", SECOND)):
+        (driver / "gpus" / address).mkdir(parents=True)
+        (driver / "gpus" / address / "information").write_text(f"Model: NVIDIA H200\nGPU UUID: {uuid}\n")
+    (driver / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19\n")
+    for seconds in ("GPU_SECONDS", "REPORT_SECONDS"):
+        monkeypatch.setattr(f"gpu_agent.agent.{seconds}", 0.1)
+    settings = Settings(
+        core_url=stack.core_url,
+        core_token_file=stack.token_file,
+        rabbitmq_url=SecretStr(stack.rabbitmq_url),
+        docker_host=stack.docker_host,
+        agent_name="watched",
+        work_dir=tmp_path,
+    )
+    gpus = await Gpus.of(settings, driver=driver)
+    pool = Pool(Slot(gpu.uuid, gpu) for gpu in gpus.all)
+    async with (
+        CoreClient.open(settings) as core,
+        Broker.open(settings) as broker,
+        Engine.open(stack.docker_host, slots=2, pull_stall_seconds=1) as engine,
+    ):
+        running = asyncio.create_task(Agent(settings, gpus, pool, core, broker, engine).run())
+        yield driver
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_a_gpu_that_vanishes_is_drained_and_reported(
+    driver: Path, api: Api, core: Api, pair: str, leaks: Leaks
+) -> None:
+    """Nobody listens with it, core and its tasks say why, and the other one goes on; until it is back."""
+    listening = f"{queues.UNFINISHED}.gpu"
+
+    def watched() -> dict[str, Any]:
+        [known] = [known for known in core.get("/api/agents/").json() if known["name"] == "watched"]
+        return cast(dict[str, Any], known)
+
+    def listen(gpu: int, pair: int) -> bool:
+        return (leaks.consumers(listening), leaks.consumers(PAIR)) == (gpu, pair)
+
+    async def soon(condition: Callable[[], object]) -> None:
+        await asyncio.to_thread(eventually, condition)
+
+    await soon(lambda: listen(gpu=2, pair=2))
+    assert (watched()["driver"], watched()["gpus"][1]["name"]) == ("535.129.03", "NVIDIA H200")
+    information = driver / "gpus" / "0000:8a:00.0" / "information"
+    text = information.read_text()
+    information.unlink()
+    await soon(lambda: listen(gpu=1, pair=0))
+    await soon(lambda: [bool(gpu["problem"]) for gpu in watched()["gpus"]] == [False, True])
+    uid = await asyncio.to_thread(api.post, pair, INPUT)
+    words = _task(core, uid)["waits_for"]
+    assert words.startswith(f"2 GPUs that are well: watched: {SECOND}: ")
+    information.write_text(text)
+    await soon(lambda: _task(core, uid)["attempt"])
+    await soon(lambda: _task(core, uid)["state"] == "failed")
+    assert sorted(_task(core, uid)["attempts"][0]["gpus"]) == sorted([FIRST, SECOND])
+    assert _task(core, uid)["attempts"][0]["driver"] == "535.129.03"
