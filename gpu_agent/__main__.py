@@ -11,10 +11,11 @@ from core.amqp import Broker
 from core.client import CoreClient
 from core.contract.errors import Unauthorized
 from core.observe import set_up_logs
-from gpu_agent.agent import Agent, Slot
+from gpu_agent.agent import Agent
 from gpu_agent.engine import Engine
 from gpu_agent.gpus import DriverHangs, Gpus
 from gpu_agent.host import answering
+from gpu_agent.pool import Pool, Slot
 from gpu_agent.settings import Settings
 
 log = structlog.get_logger()
@@ -34,13 +35,15 @@ async def main() -> None:
 
 
 async def _run(settings: Settings) -> None:
-    slots = _slots(settings, await _gpus(settings))
+    gpus = await _gpus(settings)
+    slots = [Slot(gpu.uuid, gpu) for gpu in gpus.all]
+    pool = Pool(slots or (Slot(f"cpu-{number}") for number in range(1, settings.cpu_slots + 1)))
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        _engine(settings, slots=len(slots)) as engine,
+        _engine(settings, slots=len(pool.slots)) as engine,
     ):
-        agent = Agent(settings, slots, core, broker, engine)
+        agent = Agent(settings, gpus, pool, core, broker, engine)
         running = asyncio.create_task(agent.run(), name="agent")
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,12 +82,6 @@ async def _gpus(settings: Settings) -> Gpus:
         return await Gpus.of(settings, discovered=discovered)
     except DriverHangs as error:
         raise SystemExit(str(error)) from None
-
-
-def _slots(settings: Settings, gpus: Gpus) -> tuple[Slot, ...]:
-    if gpus.all:
-        return tuple(Slot(name=gpu.uuid, gpus=(gpu.uuid,)) for gpu in gpus.all)
-    return tuple(Slot(name=f"cpu-{number}") for number in range(1, settings.cpu_slots + 1))
 
 
 if __name__ == "__main__":

@@ -408,7 +408,8 @@ class Engine:
     def _config(self, spec: ContainerSpec) -> dict[str, Any]:
         """The sandbox: what a container may do beyond this, only an operator can register."""
         model = spec.model
-        memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10 // self._slots
+        slots = max(1, len(spec.gpus))
+        memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10 * slots // self._slots
         host: dict[str, Any] = {
             "Mounts": _mounts(spec.mounts),
             "NetworkMode": "bridge" if model.network else "none",

@@ -11,6 +11,7 @@ import structlog
 
 from core.client import CoreClient
 from core.contract.errors import Unauthorized, Unavailable
+from core.contract.task import attempt_key
 from gpu_agent.disks import Disks
 from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineError
 from gpu_agent.images import Images
@@ -138,7 +139,7 @@ class Host:
     async def _sweep_away(
         self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]
     ) -> bool:
-        if f"{labels.get(TASK)}-{labels.get(ATTEMPT)}" not in self.attempts:
+        if attempt_key(labels.get(TASK, ""), labels.get(ATTEMPT, "")) not in self.attempts:
             try:
                 await remove(name)
                 log.info("leftover.swept", kind=kind, task=labels.get(TASK))
