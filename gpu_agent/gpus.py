@@ -34,6 +34,7 @@ _ASLEEP: Final = "GPU-?"
 """How the UUID begins of a GPU that nobody has used since the driver was loaded."""
 
 _MIG: Final = "MIG-"
+_NONE: Final = "none"
 
 Value = TypeVar("Value")
 
@@ -89,6 +90,8 @@ class Gpus:
         Raises DriverHangs.
         """
         gpus = cls(settings, driver)
+        if settings.gpu_uuid.strip() == _NONE:
+            return gpus
         look = _Look({}, {}, None)
         if gpus._has_driver:
             try:

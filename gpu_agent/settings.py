@@ -32,7 +32,7 @@ class Settings(BrokerSettings, CoreAccess):
     docker_host: str = "unix:///var/run/docker.sock"
 
     gpu_uuid: str = ""
-    """The GPUs of this agent, by UUID, separated by commas; empty: all that the host has."""
+    """The GPUs of this agent, by UUID, separated by commas; empty: all that the host has; `none`: none of them."""
 
     gpu_devices: GpuDevices = GpuDevices.AUTO
     """How a container is given its GPUs."""

@@ -91,6 +91,11 @@ async def test_without_a_driver_there_is_none(tmp_path: Path) -> None:
     assert (gpus.all, gpus.driver) == ((), "")
 
 
+async def test_an_agent_may_be_kept_off_them(driver: Path) -> None:
+    """It serves models that need none, beside one that has them."""
+    assert (await Gpus.of(_settings("none"), driver=driver)).all == ()
+
+
 async def test_those_of_an_engine_elsewhere_are_taken_as_they_are(tmp_path: Path) -> None:
     """Only the engine can tell whether they work."""
     gpus = await Gpus.of(_settings(), discovered=(FIRST,), driver=tmp_path / "none")
