@@ -232,7 +232,7 @@ class Agent:
             self.pool.recall()
 
     async def _all_problems(self) -> dict[str, str]:
-        return await self._problems() | dict(self.pool.problems)
+        return await self._problems() | {gpu: f"{gpu}: {words}" for gpu, words in self.pool.problems.items()}
 
     async def _problems(self) -> dict[str, str]:
         """What keeps the agent from taking tasks, in words."""
@@ -257,7 +257,7 @@ async def _note_end(job: asyncio.Task[None], host: Host) -> None:
         case TaskNotFound() | TransitionRefused():
             log.warning("attempt.refused", error=str(error))
         case Unserved():
-            log.warning("gpus.lacking")
+            log.warning("gpus.lost")
         case Unauthorized():
             raise error
         case _:  # a bug, which is no reason to end the tasks of other slots

@@ -58,7 +58,7 @@ class Limits(BaseModel):
     """Of each GPU; None: any will do. Both only count for models that use GPUs."""
     timeout_seconds: int = Field(default=24 * 3600, ge=1)
     memory_mb: int | None = Field(default=None, ge=16)
-    """None: a slot's share of nine tenths of the host's, so that runaway containers can't take the host along."""
+    """None: its slots' share of nine tenths of the host's, so that runaway containers can't take the host along."""
     cpus: float | None = Field(default=None, gt=0)
     pids: int = Field(default=4096, ge=1)
     shm_mb: int = Field(default=1024, ge=1)

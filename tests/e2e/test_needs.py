@@ -30,7 +30,8 @@ from tests.leaks import GPU_QUEUE, Leaks
 from tests.waiting import eventually
 
 FIRST, SECOND = "GPU-4d7a1b2c-0000-1111-2222-333344445555", "GPU-00aa11bb-9999-8888-7777-666655554444"
-PAIR = queues.for_need(queues.UNFINISHED, Need(gpu_count=2))
+THIRD = "GPU-00112233-4444-5555-6666-777788889999"
+PAIR, TRIPLE = (queues.for_need(queues.UNFINISHED, Need(gpu_count=count)) for count in (2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +93,6 @@ def test_a_task_for_two_gpus_gets_both(
     leaks.purge(PAIR)
 
 
-def test_agents_learn_of_new_needs(api: Api, stack: Stack, model: ModelMaker, leaks: Leaks, tmp_path: Path) -> None:
-    """Those who can serve a model that is registered while they run listen for its tasks soon."""
-    queue = queues.for_need(queues.UNFINISHED, Need(gpu_count=3))
-    with own_agent(stack, tmp_path, "triple", GPU_UUID=f"{FIRST},{SECOND},GPU-3"):
-        triple = model(COPY, use_gpu="true", gpu_count="3", max_attempts="1")
-        assert api.wait(api.post(triple, INPUT)).status_code == 552
-        assert leaks.messages(queue) == 0
-
-
 def test_a_drained_agent_hands_back_what_waits_for_gpus(
     api: Api, core: Api, stack: Stack, model: ModelMaker, pair: str, leaks: Leaks, tmp_path: Path
 ) -> None:
@@ -121,9 +113,9 @@ def test_a_drained_agent_hands_back_what_waits_for_gpus(
 
 @pytest.fixture
 async def driver(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
-    """An agent in this process, beside the stack's: the folder of its driver, which has two GPUs."""
+    """An agent in this process, beside the stack's: the folder of its driver, which has three GPUs."""
     driver = tmp_path / "driver"
-    for address, uuid in (("0000:19:00.0", FIRST), ("0000:8a:00.0", SECOND)):
+    for address, uuid in (("0000:19:00.0", FIRST), ("0000:8a:00.0", SECOND), ("0000:b0:00.0", THIRD)):
         (driver / "gpus" / address).mkdir(parents=True)
         (driver / "gpus" / address / "information").write_text(f"Model: NVIDIA H200\nGPU UUID: {uuid}\n")
     (driver / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19\n")
@@ -142,7 +134,7 @@ async def driver(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        Engine.open(stack.docker_host, slots=2, pull_stall_seconds=1) as engine,
+        Engine.open(stack.docker_host, slots=3, pull_stall_seconds=1) as engine,
     ):
         running = asyncio.create_task(Agent(settings, gpus, pool, core, broker, engine).run())
         yield driver
@@ -152,33 +144,35 @@ async def driver(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_gpu_that_vanishes_is_drained_and_reported(
-    driver: Path, api: Api, core: Api, pair: str, leaks: Leaks
+    driver: Path, api: Api, core: Api, model: ModelMaker, leaks: Leaks
 ) -> None:
-    """Nobody listens with it, core and its tasks say why, and the other one goes on; until it is back."""
-    listening = f"{queues.UNFINISHED}.gpu"
+    """Nobody listens with it, core and the tasks say why, and the others go on; until it is back. Models that are
+    registered meanwhile are listened for at once.
+    """
+    triple = model(COPY, use_gpu="true", gpu_count="3", max_attempts="1")
 
     def watched() -> dict[str, Any]:
         [known] = [known for known in core.get("/api/agents/").json() if known["name"] == "watched"]
         return cast(dict[str, Any], known)
 
-    def listen(gpu: int, pair: int) -> bool:
-        return (leaks.consumers(listening), leaks.consumers(PAIR)) == (gpu, pair)
+    def listen(gpu: int, triple: int) -> bool:
+        return (leaks.consumers(GPU_QUEUE), leaks.consumers(TRIPLE)) == (gpu, triple)
 
     async def soon(condition: Callable[[], object]) -> None:
         await asyncio.to_thread(eventually, condition)
 
-    await soon(lambda: listen(gpu=2, pair=2))
+    await soon(lambda: listen(gpu=3, triple=3))
     assert (watched()["driver"], watched()["gpus"][1]["name"]) == ("535.129.03", "NVIDIA H200")
     information = driver / "gpus" / "0000:8a:00.0" / "information"
     text = information.read_text()
     information.unlink()
-    await soon(lambda: listen(gpu=1, pair=0))
-    await soon(lambda: [bool(gpu["problem"]) for gpu in watched()["gpus"]] == [False, True])
-    uid = await asyncio.to_thread(api.post, pair, INPUT)
+    await soon(lambda: listen(gpu=2, triple=0))
+    await soon(lambda: [bool(gpu["problem"]) for gpu in watched()["gpus"]] == [False, True, False])
+    uid = await asyncio.to_thread(api.post, triple, INPUT)
     words = _task(core, uid)["waits_for"]
-    assert words.startswith(f"2 GPUs that are well: watched: {SECOND}: ")
+    assert words.startswith(f"3 GPUs that are well: watched: {SECOND}: ")
     information.write_text(text)
     await soon(lambda: _task(core, uid)["attempt"])
     await soon(lambda: _task(core, uid)["state"] == "failed")
-    assert sorted(_task(core, uid)["attempts"][0]["gpus"]) == sorted([FIRST, SECOND])
+    assert sorted(_task(core, uid)["attempts"][0]["gpus"]) == sorted([FIRST, SECOND, THIRD])
     assert _task(core, uid)["attempts"][0]["driver"] == "535.129.03"

@@ -1,16 +1,19 @@
 """What tasks need, and what is said of it when nobody has it."""
 
+import tomllib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from core.agents import lack
-from core.contract import queues
+from core.contract import VERSION, queues
 from core.contract.agent import Agent, Gpu
 from core.contract.http import ClaimRequest, Noted
-from core.contract.model import Limits, Model
+from core.contract.model import Limits, Model, ModelSpec
 from core.contract.needs import ANY, Need
+from core.openapi import PRIVATE, PUBLIC, document
 
 ONE, PAIR = Need(gpu_count=1), Need(gpu_count=2)
 LARGE, LARGE_PAIR = Need(gpu_count=1, gpu_memory_mb=40_000), Need(gpu_count=2, gpu_memory_mb=40_000)
@@ -60,6 +63,21 @@ def test_what_an_attempt_noted_travels_in_a_query(gpus: tuple[str, ...] | None) 
     """None yet known, and none had, are two things."""
     noted = Noted(image="i@sha256:1", gpus=gpus)
     assert Noted.model_validate(noted.query) == noted
+
+
+def test_operators_find_their_parameters_in_the_document() -> None:
+    """The public finds only those that count for it."""
+    found = [
+        {parameter["name"] for parameter in document("", api)["paths"]["/api/models/"]["post"]["parameters"]}
+        for api in (PUBLIC, PRIVATE)
+    ]
+    assert found == [set(ModelSpec.model_fields), {*ModelSpec.model_fields, *Limits.model_fields}]
+
+
+def test_agents_tell_the_version_that_the_project_has() -> None:
+    """Operators see who has been updated."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
 
 
 def _agent(*gpus: Gpu, name: str = "a", silent_seconds: float = 0, **problems: str) -> Agent:
