@@ -451,7 +451,7 @@ _BLAME: Final[tuple[tuple[str, type[EngineError | ContainerInvalid]], ...]] = (
     (r"not (?:a )?directory|volume over existing file|chdir to cwd", ContainerInvalid),
     # The model's limits.
     (r"range of CPUs is from|/(?:cpu\.cfs_quota_us|cpu\.max|pids\.max): invalid argument", ContainerInvalid),
-    (r"could not select device driver|nvidia|\bCDI\b", GpuUnavailable),
+    (r"could not select device driver|nvidia|\bCDI\b|/libcuda\.so", GpuUnavailable),
 )
 """By the engine's words, whose fault it is that a container isn't created or doesn't start: the first that fits."""
 

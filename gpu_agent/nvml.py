@@ -5,6 +5,7 @@ The first call takes seconds, the others milliseconds. On a sick driver a call m
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,7 +80,8 @@ class Nvml:
     def _close(self) -> None:
         if self._is_open:
             self._is_open = False
-            _said(pynvml.nvmlShutdown)
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
 
 
 def _reading(uuid: str) -> Reading:
@@ -116,7 +118,6 @@ def _said(call: Any, *arguments: object) -> Any:
             pynvml.NVML_ERROR_NOT_SUPPORTED,
             pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
             pynvml.NVML_ERROR_NO_PERMISSION,
-            pynvml.NVML_ERROR_UNINITIALIZED,
         ):
             return None
         raise

@@ -16,8 +16,6 @@ from tests.gpu import checks
 from tests.gpu.lab import Lab
 from tests.gpu.report import Report
 
-SETTINGS = {"LEASE_SECONDS": "20"}
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
@@ -37,7 +35,6 @@ def main() -> int:
             Path(folder) / "stack",
             Ports.free(),
             agents=2,
-            settings=SETTINGS,
             own_settings={checks.CPU_AGENT: {"GPU_UUID": "none", "WORK_DIR": f"{folder}/cpu"}},
             docker_host=docker_host,
         )

@@ -134,9 +134,9 @@ def _cpu_agent(lab: Lab, report: Report) -> None:
         report.check(
             "tasks that need no GPU run", holds=all(seen.attempt["gpus"] == [] for seen in others), seen=len(others)
         )
-        report.check(
-            "one that needs a GPU waits", holds=lab.stays_pending(waiting, PATIENCE_SECONDS), seen=_waits(lab, waiting)
-        )
+        report.check("one that needs a GPU waits", holds=lab.stays_pending(waiting, PATIENCE_SECONDS))
+        eventually(lambda: lab.task(waiting).get("waits_for"), within_seconds=60)
+        report.check("its status says for what", holds=True, seen=_waits(lab, waiting))
     finally:
         lab.stack.start(GPU_AGENT)
     report.check("it runs when an agent with GPUs is back", holds=_is_own(lab.seen(waiting), 1))
@@ -149,8 +149,11 @@ def _foreign(lab: Lab, report: Report) -> None:
     with _hog(lab, victim):
         eventually(lambda: lab.said(GPU_AGENT, "gpu.drained", gpu=victim), within_seconds=60)
         report.check("the agent says so", holds=True, seen=_drained(lab))
-        health = next(path for path in lab.stack.work_dirs for path in path.glob(f"{GPU_AGENT}*.health"))
-        report.say(f"- its health: `{health.read_text()}`")
+        health = next(path for folder in lab.stack.work_dirs for path in folder.glob(f"{GPU_AGENT}*.health"))
+        eventually(lambda: victim in health.read_text())
+        report.check("its health says so", holds=True)
+        eventually(lambda: "MB of its memory" in lab.private.get("/api/agents/").text)
+        report.check("core's list of agents says so", holds=True)
         if len(lab.gpus) > 1:
             tasks = [lab.seen(lab.post("cuda")) for _ in range(2 * len(lab.gpus))]
             report.check(

@@ -18,6 +18,9 @@ ldconfig
 python3 -m venv --without-pip "$home/venv"
 cp -a "$home"/site/. "$home"/venv/lib/python3*/site-packages/
 
+# Else a node that CUDA needs may be made only by the first program that computes.
+if command -v nvidia-modprobe >/dev/null; then nvidia-modprobe -u -c 0; fi
+
 # What `nvidia-ctk cdi generate` would write, for compute: each GPU's device node by UUID, and for all of them the
 # driver's shared nodes and libraries.
 "$home/venv/bin/python" - <<'PYTHON'

@@ -60,5 +60,5 @@ python3 -m pip install --quiet --disable-pip-version-check --no-compile --target
 find "$work/bundle" -type f \( -name '*.so*' -o -perm -u+x \) -exec strip --strip-unneeded {} + 2>/dev/null || true
 
 mkdir -p "$(dirname "$out")"
-tar -C "$work/bundle" -c . | xz --x86 --lzma2=preset=9e,dict=192MiB >"$out"
+tar -C "$work/bundle" -c . | xz -T0 --x86 --lzma2=preset=9 >"$out"
 ls -l "$out"
