@@ -21,6 +21,7 @@ from yarl import URL
 
 from core.contract import queues
 from core.contract.errors import Unavailable
+from core.contract.needs import Need
 
 log = structlog.get_logger()
 
@@ -45,6 +46,9 @@ class BrokerSettings(BaseSettings):
     @property
     def gpu_job_queue(self) -> str:
         return queues.for_gpus(self.unfinished_job_queue)
+
+    def queue_for(self, need: Need) -> str:
+        return queues.for_need(self.unfinished_job_queue, need)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class Message:
     def uid(self) -> str:
         """Whatever somebody put there; check that it can be a uid."""
         return self._delivered.body.decode("ascii", errors="replace")
+
+    @property
+    def queue(self) -> str:
+        return self._delivered.routing_key or ""
 
     @property
     def redelivered(self) -> bool:
@@ -137,9 +145,9 @@ class Broker:
         )
         try:
             await self._publish(queue, uid, properties)
-        except aiormq.exceptions.PublishError:  # somebody deleted the queue
+        except aiormq.exceptions.PublishError:  # somebody deleted the queue, or nobody has needed it yet
             async with _answered():
-                await self._declare(self._live.publishing)
+                await self._declare(self._live.publishing, queue)
             async with _answered(CONFIRM_SECONDS):
                 await self._publish(queue, uid, properties)
 
@@ -151,9 +159,9 @@ class Broker:
             )
 
     async def depth(self, queue: str) -> Depth:
-        """How many messages wait in a queue, and how many consumers listen."""
+        """How many messages wait in a queue, and how many consumers listen. One that isn't there is made."""
         async with _answered():
-            declared = await self._live.publishing.queue_declare(queue, passive=True)
+            declared = await self._live.publishing.queue_declare(queue, **queues.DECLARATION)
         return self._noted(queue, declared)
 
     def empty_at(self, queue: str) -> float:
@@ -180,7 +188,7 @@ class Broker:
                 async with _answered():
                     channel = await self._live.connection.channel()
                     if is_anew:
-                        await self._declare(channel)
+                        await self._declare(channel, *names)
             except Unavailable:
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
                 continue
@@ -268,9 +276,9 @@ class Broker:
                 async with _answered():
                     await connection.close()
 
-    async def _declare(self, channel: AbstractChannel) -> None:
+    async def _declare(self, channel: AbstractChannel, *others: str) -> None:
         settings = self.settings
-        for name in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
+        for name in {settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, *others}:
             self._noted(name, await channel.queue_declare(name, **queues.DECLARATION))
 
 

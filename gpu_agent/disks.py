@@ -25,13 +25,12 @@ class Disks:
     engine_root: Path | None = None
     """A folder on the engine's disk; None when the agent doesn't see it."""
 
-    async def with_engine(self, engine: Engine) -> Self:
-        """For an engine that sees WORK_DIR at the same path. In a container the engine's own folder is there only if it
-        is mounted likewise; else WORK_DIR stands for it, which is right when both are on one disk.
+    def with_engine(self, engine: Engine) -> Self:
+        """For an engine that was checked, and sees WORK_DIR at the same path. In a container the engine's own folder is
+        there only if it is mounted likewise; else WORK_DIR stands for it, which is right when both are on one disk.
         """
-        root = await engine.root()
-        chosen = root if root.exists() else self.work_dir
-        log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(root))
+        chosen = engine.root if engine.root.exists() else self.work_dir
+        log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(engine.root))
         return replace(self, engine_root=chosen)
 
     def lack(self) -> str | None:
