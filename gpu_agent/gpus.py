@@ -141,9 +141,11 @@ class Gpus:
         if reading.trouble:
             return f"{reading.trouble}: see nvidia-smi -q and dmesg"
         taken = "" if is_ours else foreign(reading, self._foreign_mb)
-        was_taken = uuid in self._taken
-        (self._taken.add if taken else self._taken.discard)(uuid)
-        return taken if was_taken else ""  # a container that has just ended may still be giving its memory back
+        if taken and uuid in self._taken:
+            return taken
+        # Once says nothing: a container that has just ended may still be giving its memory back.
+        self._taken = self._taken | {uuid} if taken else self._taken - {uuid}
+        return ""
 
     def _note(self, found: Mapping[str, str]) -> None:
         for uuid in found.keys() - self._unfit:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import statistics
 import subprocess
 import time
@@ -48,7 +49,7 @@ def _machine(lab: Lab, report: Report) -> None:
     report.say(f"- {platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     report.say(
         f"- Docker {docker(host, 'version', '--format', '{{.Server.Version}}').strip()},"
-        f" {_said('redis-server', '--version')}"
+        f" {_said('redis-server', '--version').split(' sha=')[0]}, {_rabbitmq(lab)}"
     )
     report.say(f"- the engine offers: {lab.offer}")
     for agent in (GPU_AGENT, CPU_AGENT):
@@ -230,6 +231,12 @@ def _waits(lab: Lab, uid: str) -> str:
 def _drained(lab: Lab) -> str:
     lines = lab.stack.log(GPU_AGENT).read_text().splitlines()
     return next(line for line in reversed(lines) if "gpu.drained" in line)
+
+
+def _rabbitmq(lab: Lab) -> str:
+    """The broker's name and version, as it says them when it starts."""
+    found = re.search(r"RabbitMQ [\d.]+", lab.stack.log("rabbitmq").read_text())
+    return found[0] if found else "RabbitMQ"
 
 
 def _said(*command: str) -> str:
