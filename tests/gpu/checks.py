@@ -221,7 +221,9 @@ def _is_own(seen: Seen, count: int) -> bool:
 
 
 def _pairs(tasks: Sequence[Seen]) -> str:
-    return "; ".join(f"saw {', '.join(seen.uuids)}, recorded {', '.join(seen.attempt['gpus'])}" for seen in tasks)
+    return "; ".join(
+        f"saw {', '.join(seen.uuids) or seen.cuda}, recorded {', '.join(seen.attempt['gpus'])}" for seen in tasks
+    )
 
 
 def _waits(lab: Lab, uid: str) -> str:

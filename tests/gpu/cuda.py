@@ -21,9 +21,10 @@ def compiled(name: str, folder: Path) -> Path:
 
 
 def image(docker_host: str, tag: str, program: Path) -> str:
-    """The id of an image that has the program, as its command, and the libraries it is linked with."""
-    linked = subprocess.run(["ldd", str(program)], check=False, capture_output=True, text=True).stdout
-    libraries = set(re.findall(r"(/\S+) \(0x", linked))
+    """The id of an image that has the program, as its command, and the libraries that it and the driver's are linked
+    with: the driver's own come with the GPU.
+    """
+    libraries = {library for binary in (str(program), _driver_library()) for library in _linked(binary)}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
         tar.add(program, program.name)
@@ -31,3 +32,16 @@ def image(docker_host: str, tag: str, program: Path) -> str:
             tar.add(library, library.lstrip("/"))
     command = f"CMD {json.dumps(['/' + program.name])}"
     return docker(docker_host, "import", "--change", command, "-", tag, stdin=buffer.getvalue()).strip()
+
+
+def _driver_library() -> str:
+    known = subprocess.run(["ldconfig", "-p"], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"libcuda\.so\.1 .*=> (/\S+)", known)
+    if found is None:
+        raise FileNotFoundError("libcuda.so.1 isn't among the libraries that ldconfig knows: is the driver installed?")
+    return found[1]
+
+
+def _linked(binary: str) -> set[str]:
+    said = subprocess.run(["ldd", binary], check=False, capture_output=True, text=True).stdout
+    return set(re.findall(r"(/\S+) \(0x", said))
