@@ -248,7 +248,9 @@ class Agent:
 async def _note_end(job: asyncio.Task[None], host: Host) -> None:
     """Waits for a job's end."""
     await asyncio.wait({job})
-    error = None if job.cancelled() else job.exception()
+    if job.cancelled():  # which says nothing of the host
+        return
+    error = job.exception()
     match error:
         case None:
             host.worked()

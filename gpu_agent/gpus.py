@@ -101,7 +101,7 @@ class Gpus:
         named = [name.strip() for name in settings.gpu_uuid.split(",") if name.strip()]
         gpus.all = tuple(
             Gpu(uuid, look.names.get(uuid, ""), look.readings.get(uuid, Reading()).memory_mb)
-            for uuid in named or look.awake or discovered
+            for uuid in dict.fromkeys(named or look.awake or discovered)
         )
         if len(look.awake) < len(look.names):
             log.warning("gpu.asleep", hint="a GPU shows no UUID before its first use: run nvidia-smi -pm 1 on the host")

@@ -72,6 +72,12 @@ async def test_the_operator_may_name_them(driver: Path) -> None:
     assert (await Gpus.of(_settings(f" {SECOND} ,"), driver=driver)).all == (Gpu(SECOND, "NVIDIA H200"),)
 
 
+async def test_one_that_is_named_twice_is_one_slot(driver: Path) -> None:
+    gpus = await Gpus.of(_settings(gpu_uuid="GPU-b, GPU-b"), driver=driver)
+
+    assert [gpu.uuid for gpu in gpus.all] == ["GPU-b"]
+
+
 async def test_a_mig_device_is_passed_through(driver: Path) -> None:
     """The driver's files don't have it, and yet it isn't unfit."""
     gpus = await Gpus.of(_settings("MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"), driver=driver)
