@@ -12,6 +12,8 @@ from gpu_agent.engine import Engine
 log = structlog.get_logger()
 
 MiB: Final = 2**20
+IN_CONTAINER: Final = Path("/.dockerenv")
+"""Docker puts it into the topmost layer of each container."""
 
 
 class DiskFull(Exception):
@@ -26,11 +28,11 @@ class Disks:
     """A folder on the engine's disk; None when the agent doesn't see it."""
 
     async def with_engine(self, engine: Engine) -> Self:
-        """For an engine that sees WORK_DIR at the same path. In a container the engine's own folder is there only if it
-        is mounted likewise; else WORK_DIR stands for it, which is right when both are on one disk.
+        """For an engine that sees WORK_DIR at the same path. An agent in a container doesn't see the engine's own folder,
+        but lies on its disk. Failing that WORK_DIR stands for it, which is right when both are on one disk.
         """
         root = await engine.root()
-        chosen = root if root.exists() else self.work_dir
+        chosen = next((folder for folder in (root, IN_CONTAINER) if folder.exists()), self.work_dir)
         log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(root))
         return replace(self, engine_root=chosen)
 
