@@ -28,7 +28,7 @@ class Disks:
     """A folder on the engine's disk; None when the agent doesn't see it."""
 
     async def with_engine(self, engine: Engine) -> Self:
-        """For an engine that sees WORK_DIR at the same path. An agent in a container doesn't see the engine's own folder,
+        """For an engine that sees WORK_DIR at the same path. An agent in a container doesn't see the engine's folder,
         but lies on its disk. Failing that WORK_DIR stands for it, which is right when both are on one disk.
         """
         root = await engine.root()
