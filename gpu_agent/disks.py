@@ -12,8 +12,8 @@ from gpu_agent.engine import Engine
 log = structlog.get_logger()
 
 MiB: Final = 2**20
-IN_CONTAINER: Final = Path("/.dockerenv")
-"""Docker puts it into the topmost layer of each container."""
+DOCKER_MARK: Final = Path("/.dockerenv")
+"""Stands in each container of Docker's."""
 
 
 class DiskFull(Exception):
@@ -32,7 +32,8 @@ class Disks:
         but lies on its disk. Failing that WORK_DIR stands for it, which is right when both are on one disk.
         """
         root = await engine.root()
-        chosen = next((folder for folder in (root, IN_CONTAINER) if folder.exists()), self.work_dir)
+        own_root = Path("/") if DOCKER_MARK.exists() else self.work_dir
+        chosen = root if root.exists() else own_root
         log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(root))
         return replace(self, engine_root=chosen)
 

@@ -47,10 +47,11 @@ class Host:
 
     @contextmanager
     def up(self) -> Iterator["Host"]:
-        """The host, with its engine, for as long as the context lasts."""
+        """The host, with its engine, for as long as the context lasts; then nothing of it is left."""
         needs_root("make a host of its own")
         if missing := [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]:
             cannot_run(f"not installed: {', '.join(missing)}")
+        self.folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["ip", "netns", "add", self._namespace], check=True)
         try:
             subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
@@ -62,6 +63,8 @@ class Host:
                     self.stop()
         finally:
             subprocess.run(["ip", "netns", "delete", self._namespace], check=True)
+            engine.unmount_below(self.folder)
+            shutil.rmtree(self.folder)
 
     def start(self) -> None:
         """Start the engine and wait until it answers."""
@@ -71,7 +74,7 @@ class Host:
             "dockerd",
             *("--config-file", str(config), "--data-root", str(self.folder / "data"), "--log-level", "warn"),
             *("--host", "unix:///run/docker.sock", "--host", self.docker_host),
-            *("--dns", NAME_SERVER),
+            *("--dns", NAME_SERVER, "--shutdown-timeout", "5"),
         )
         with_own_run = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_RUN, "sh")
         with self.log.open("ab") as log:
