@@ -90,7 +90,9 @@ class Manifest:
         for name, digest in manifest.files.items():
             path = folder / name
             if not path.exists() or sha256(path) != digest:
-                raise DeploymentError(f"{path} is {'damaged' if path.exists() else 'missing'}: restore from another backup")
+                raise DeploymentError(
+                    f"{path} is {'damaged' if path.exists() else 'missing'}: restore from another backup"
+                )
         return manifest
 
     def write(self, folder: Path) -> None:
@@ -107,9 +109,11 @@ class Redis:
     def ask(self, *lines: str) -> list[str]:
         """Each command's answer, in a line; raises DeploymentError in Redis's words."""
         command = ["docker", "compose", "exec", "-T", "redis", "sh", "-c"]
-        script = 'read -r REDISCLI_AUTH; export REDISCLI_AUTH; exec redis-cli --no-auth-warning -e'
+        script = "read -r REDISCLI_AUTH; export REDISCLI_AUTH; exec redis-cli --no-auth-warning -e"
         told = "\n".join((self._password, *lines, ""))  # not in an argument, which all of the host could see
-        done = subprocess.run([*command, script], cwd=REPOSITORY, input=told, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, script], cwd=REPOSITORY, input=told, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise DeploymentError(f"Redis: {(done.stdout + done.stderr).strip()}")
         return done.stdout.splitlines()
@@ -129,7 +133,9 @@ class Redis:
         )
         self._wait_for_child()
         if self.info("persistence")["rdb_last_bgsave_status"] != "ok":
-            raise DeploymentError("Redis couldn't write the snapshot: is there room on the engine's disk? just logs redis")
+            raise DeploymentError(
+                "Redis couldn't write the snapshot: is there room on the engine's disk? just logs redis"
+            )
         return Held(int(models), int(tasks))
 
     def _wait_for_child(self) -> None:
@@ -177,7 +183,7 @@ def backup(folder: Path) -> Manifest:
 
 
 def restore(folder: Path, *, yes: bool) -> Manifest:
-    """Everything that Redis holds is replaced by the backup; .env, secrets and certificates only where they are missing.
+    """Everything that Redis holds is replaced; .env, secrets and certificates come back only where they are missing.
 
     Raises DeploymentError before anything is touched when the backup isn't whole, or would replace data and nobody
     said yes.
@@ -193,7 +199,9 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
         command = ["docker", "compose", "run", "--rm", "--no-deps", "-T", "redis", "sh", "-ec", _INSTALL]
         done = subprocess.run(command, cwd=REPOSITORY, stdin=data, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise DeploymentError(f"Redis refuses {folder / DATA}; nothing was replaced: {(done.stdout + done.stderr)[-2000:]}")
+        raise DeploymentError(
+            f"Redis refuses {folder / DATA}; nothing was replaced: {(done.stdout + done.stderr)[-2000:]}"
+        )
     show_compose("up", "--detach", "--wait", "redis")
     if (held := Redis().held()) != manifest.held:
         raise DeploymentError(f"Redis has {held} instead of {manifest.held}: just logs redis")
@@ -202,10 +210,14 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
 
 
 def _refuse_to_replace() -> None:
-    show_compose("up", "--detach", "--wait", "redis")
-    held = Redis().held()
+    replace = "just restore FOLDER --yes replaces what is there"
+    try:
+        show_compose("up", "--detach", "--wait", "redis")
+        held = Redis().held()
+    except DeploymentError as error:
+        raise DeploymentError(f"Nobody knows what would be replaced: {error}; {replace}") from error
     if not held.is_empty:
-        raise DeploymentError(f"Redis holds {held}, which would be gone: just restore FOLDER --yes replaces them")
+        raise DeploymentError(f"Redis holds {held}; {replace}")
 
 
 def _check_snapshot(path: Path) -> None:
@@ -218,7 +230,7 @@ def _check_snapshot(path: Path) -> None:
 
 
 def _put_back_set_up(archive: Path) -> None:
-    """Each part as a whole, and only where there is none: secrets belong together, and so does a certificate to its key."""
+    """Each part as a whole: secrets belong together, and so do a certificate and its key."""
     missing = [str(part.relative_to(REPOSITORY)) for part in PARTS if not part.exists()]
     with tarfile.open(archive) as tar:
         members = [member for member in tar if any(Path(member.name).is_relative_to(name) for name in missing)]
@@ -259,13 +271,15 @@ def main() -> int:
         if arguments.command == "make":
             manifest = backup(folder)
             size = sum(path.stat().st_size for path in folder.iterdir())
-            say(f"{folder}: {manifest.held}, {size / 2**20:.1f} MiB, verified, after {time.monotonic() - started:.0f} s")
+            say(
+                f"{folder}: {manifest.held}, {size / 2**20:.1f} MiB, verified, after {time.monotonic() - started:.0f} s"
+            )
         else:
             manifest = restore(folder, yes=arguments.yes)
             say(
-                f"restored, and up after {time.monotonic() - started:.0f} s: {manifest.held} "
-                f"as of {manifest.taken:%Y-%m-%d %H:%M:%S} UTC. What ran then runs again when its lease is found expired; what "
-                "was posted, finished or deleted since is as if it had never happened."
+                f"restored, and up after {time.monotonic() - started:.0f} s: {manifest.held} as of "
+                f"{manifest.taken:%Y-%m-%d %H:%M:%S} UTC. What ran then is run again, because its lease has expired; "
+                "what was posted, finished or deleted since is forgotten."
             )
     except DeploymentError as problem:
         sys.stderr.write(f"{problem}\n")

@@ -61,7 +61,9 @@ def examine(site: Site) -> list[Row]:
     for name, thread in threads.items():
         thread.join(max(deadline - time.monotonic(), 0))
         if thread.is_alive():
-            found[name].append(broken(f"no end after {CHECK_SECONDS:g} seconds", "something hangs: a disk, or the engine"))
+            found[name].append(
+                broken(f"no end after {CHECK_SECONDS:g} seconds", "something hangs: a disk, or the engine")
+            )
     return [Row(name, finding) for name in CHECKS for finding in found[name]]
 
 

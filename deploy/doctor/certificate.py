@@ -21,14 +21,18 @@ def check(site: Site) -> Iterator[Finding]:
     domain = site.setting("DOMAIN") or "localhost"
     missing = [path.name for path in (files.cert, files.key) if not path.exists()]
     if missing:
-        yield broken(f"tls/certs has no {' and no '.join(missing)}", f"just certs {domain}, or put your own files there")
+        yield broken(
+            f"tls/certs has no {' and no '.join(missing)}", f"`just certs {domain}`, or put your own files there"
+        )
         return
     try:
         cert = x509.load_pem_x509_certificate(files.cert.read_bytes())
     except ValueError:
-        yield broken("tls/certs/server.crt is no certificate in PEM", f"just certs {domain} --force, or put yours there")
+        yield broken(
+            "tls/certs/server.crt is no certificate in PEM", f"`just certs {domain} --force`, or put your own there"
+        )
         return
-    renewal = f"just certs {domain}" if files.ca_key.exists() else "put the renewed server.crt and server.key there"
+    renewal = f"`just certs {domain}`" if files.ca_key.exists() else "put the renewed server.crt and server.key there"
     yield judge_dates(cert.not_valid_before_utc, cert.not_valid_after_utc, datetime.now(UTC), renewal)
     if not names(files.cert, domain):
         yield broken(f"it isn't for DOMAIN, {domain}, but for {', '.join(host_names(cert)) or 'no name'}", renewal)
@@ -60,7 +64,7 @@ def judge_readable(paths: Collection[Path], group: str, folder: Path) -> Iterato
             shown = path.relative_to(folder)
             yield broken(
                 f"{shown} can't be read by the gateway, whose group is CERTS_GROUP, {group}",
-                f"sudo chgrp {group} {shown} && sudo chmod {right} {shown}",
+                f"`sudo chgrp {group} {shown} && sudo chmod {right} {shown}`",
             )
 
 
@@ -76,11 +80,11 @@ def _key(cert: x509.Certificate, path: Path, renewal: str) -> Iterator[Finding]:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except TypeError:
-        yield broken("tls/certs/server.key needs a password, which the gateway hasn't", f"put it there without; or {renewal}")
+        yield broken("tls/certs/server.key needs a password, which the gateway hasn't", "put it there without one")
     except ValueError:
         yield broken("tls/certs/server.key is no key in PEM", renewal)
     except PermissionError:
-        yield warning("tls/certs/server.key isn't yours to read, so it wasn't looked at", "sudo just doctor")
+        yield warning("tls/certs/server.key isn't yours to read, so it wasn't looked at", "`sudo just doctor`")
     else:
         if key.public_key() != cert.public_key():
             yield broken("tls/certs/server.key isn't the key of server.crt", renewal)

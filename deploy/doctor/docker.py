@@ -23,8 +23,8 @@ _DISPLAY: Final = ("0x0300", "0x0302")
 _UUID: Final = re.compile(r"^GPU UUID:[ \t]*(GPU-\S+)", re.MULTILINE)
 GPU_FILE: Final = "deploy/gpu.yaml"
 TOOLKIT: Final = (
-    "sudo apt-get install nvidia-container-toolkit (from NVIDIA's repository) && "
-    "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    "install nvidia-container-toolkit from NVIDIA's repository; then "
+    "`sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker`"
 )
 
 
@@ -40,8 +40,10 @@ def judge_engine(said: Said, *, user: str) -> Finding:
     if not said.is_well:
         words = said.error.splitlines()[-1] if said.error else "no answer"
         if "permission denied" in words:
-            return broken(f"{user} may not use the Docker engine", f"sudo usermod -aG docker {user}, then log in again")
-        return broken(words, "sudo systemctl start docker, or set DOCKER_HOST to where the engine listens")
+            return broken(
+                f"{user} may not use the Docker engine", f"`sudo usermod -aG docker {user}`, then log in again"
+            )
+        return broken(words, "`sudo systemctl start docker`, or set DOCKER_HOST to where the engine listens")
     server = json.loads(said.out)["Server"]
     seen = f"Docker {server['Version']}, API {server['ApiVersion']}, {server['Os']} {server.get('KernelVersion', '')}"
     if version(server["ApiVersion"]) < OLDEST_API:
@@ -66,7 +68,9 @@ def compose(site: Site) -> Iterator[Finding]:
     if site.env_file.exists():
         said = site.run("docker", "compose", "config", "--quiet")
         if not said.is_well:
-            yield broken(f"Compose refuses the set-up: {said.error.splitlines()[-1]}", "correct .env, or docker-compose.yaml")
+            yield broken(
+                f"Compose refuses the set-up: {said.error.splitlines()[-1]}", "correct .env, or docker-compose.yaml"
+            )
 
 
 def judge_compose(said: Said) -> Finding:
@@ -94,18 +98,23 @@ def gpus(site: Site) -> Iterator[Finding]:
 def judge_driver(cards: int, driven: Sequence[str], *, has_driver: bool) -> Iterator[Finding]:
     if not has_driver:
         if cards:
-            yield broken(f"{cards} NVIDIA GPUs in this host, and no driver", "sudo apt-get install nvidia-driver, then reboot")
+            yield broken(
+                f"{cards} NVIDIA GPUs in this host, and no driver",
+                "install NVIDIA's driver (nvidia-driver on Debian), then reboot",
+            )
         else:
             yield ok("none in this host: models that use no GPU run here")
         return
     if len(driven) < cards:
         yield broken(
             f"the driver has {len(driven)} of the {cards} NVIDIA GPUs in this host",
-            "sudo dmesg | grep -E 'NVRM|Xid' says why; a reboot brings a lost one back, if it isn't defective",
+            "`sudo dmesg | grep -E 'NVRM|Xid'` says why; a reboot brings a lost one back, if it isn't defective",
         )
     asleep = [uuid for uuid in driven if uuid.startswith("GPU-?")]
     if asleep:
-        yield warning(f"{len(asleep)} GPUs show no UUID before their first use", "sudo nvidia-smi -pm 1, at each boot")
+        yield warning(
+            f"{len(asleep)} GPUs show no UUID before their first use", "`sudo nvidia-smi -pm 1`, at each boot"
+        )
     if len(driven) >= cards and not asleep:
         yield ok(", ".join(driven) or "a driver, and no GPU")
 
@@ -126,13 +135,13 @@ def judge_compose_file(compose_file: str, *, has_driver: bool) -> Iterator[Findi
     if has_driver and compose_file and GPU_FILE not in compose_file:
         yield broken(
             f"COMPOSE_FILE in .env lacks {GPU_FILE}: the agent can't look after the GPUs",
-            f"in .env: COMPOSE_FILE={compose_file}:{GPU_FILE}, then just up",
+            f"`COMPOSE_FILE={compose_file}:{GPU_FILE}` in .env; then `just up`",
         )
     if GPU_FILE in compose_file and not has_driver:
         without = ":".join(file for file in compose_file.split(":") if file != GPU_FILE)
         yield broken(
             f"COMPOSE_FILE in .env names {GPU_FILE}, and there is no NVIDIA driver",
-            f"load the driver (sudo modprobe nvidia), or in .env: COMPOSE_FILE={without}, then just up",
+            f"`sudo modprobe nvidia`, or `COMPOSE_FILE={without}` in .env; then `just up`",
         )
 
 
@@ -149,15 +158,15 @@ def judge_swarm(nodes: Sequence[Mapping[str, str]], services: Sequence[Mapping[s
     wrong = []
     for node in nodes:
         if node["Status"] != "Ready":
-            fix = f"look at that host, or docker node rm --force {node['Hostname']} if it won't come back"
+            fix = f"look at that host; if it won't come back, `docker node rm --force {node['Hostname']}`"
             wrong.append(broken(f"the node {node['Hostname']} is {node['Status']}", fix))
         elif node["Availability"] != "Active":
-            fix = f"docker node update --availability active {node['Hostname']}"
+            fix = f"`docker node update --availability active {node['Hostname']}`"
             wrong.append(warning(f"the node {node['Hostname']} takes nothing: {node['Availability']}", fix))
     for service in services:
         running, _, wanted = service["Replicas"].split(" ")[0].partition("/")
         if running != wanted:
-            fix = f"docker service ps --no-trunc {service['Name']} says why"
+            fix = f"`docker service ps --no-trunc {service['Name']}` says why"
             wrong.append(broken(f"{service['Name']}: {running} of {wanted} run", fix))
     yield from wrong or [ok(f"{len(nodes)} nodes are ready, {len(services)} services are whole")]
 

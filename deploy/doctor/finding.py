@@ -16,7 +16,7 @@ class Finding:
     level: Level
     seen: str
     fix: str = ""
-    """What to do: a command, as far as there is one."""
+    """What to do; what is to be typed, a command or a line of .env, stands in `backquotes`."""
 
 
 def ok(seen: str) -> Finding:

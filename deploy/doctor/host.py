@@ -34,13 +34,13 @@ class Disk:
 
 def disk(site: Site) -> Iterator[Finding]:
     """Of the agent's folder, of the engine's, which has the images and Redis's volume."""
-    min_free_mb = int(site.setting("MIN_FREE_MB") or MIN_FREE_MB)
+    min_free_mb = int(value) if (value := site.setting("MIN_FREE_MB")).isdecimal() else MIN_FREE_MB
     work_dir = Path(site.setting("WORK_DIR") or "/")
     yield judge_disk(
         f"WORK_DIR {work_dir}",
         _look_at(work_dir),
         needed_mb=min_free_mb,
-        fix="make room there, or name a folder on another disk as WORK_DIR in .env and run just up",
+        fix="make room there, or set WORK_DIR in .env to a folder on a larger disk; then `just up`",
     )
     root = Path(site.engine_info.get("DockerRootDir", ""))
     if not root.is_absolute() or not root.exists():
@@ -50,7 +50,7 @@ def disk(site: Site) -> Iterator[Finding]:
         f"the engine's {root}",
         _look_at(root),
         needed_mb=min_free_mb,
-        fix="docker system df shows what takes the room; docker image prune --all removes images without a container",
+        fix="`docker system df` shows what takes the room, `docker image prune --all` removes images that nothing uses",
     )
     yield judge_redis_disk(_look_at(root), maxmemory)
 
@@ -70,7 +70,9 @@ def judge_redis_disk(disk: Disk, maxmemory: int) -> Finding:
     needed = maxmemory * 5 // 2
     seen = f"Redis's volume: {disk.free // MiB} MiB free for up to {maxmemory // MiB} MiB of data"
     if disk.free < needed:
-        return warning(f"{seen}, which may take {needed // MiB} on the disk", "a larger disk, or a smaller REDIS_MAXMEMORY")
+        return warning(
+            f"{seen}, which may take {needed // MiB} on the disk", "a larger disk, or a smaller REDIS_MAXMEMORY"
+        )
     return ok(seen)
 
 
@@ -94,7 +96,10 @@ def memory(site: Site) -> Iterator[Finding]:
     yield judge_memory(figures["MemTotal"], figures["MemAvailable"], maxmemory, limit)
     swapped = figures["SwapTotal"] - figures["SwapFree"]
     if swapped > figures["SwapTotal"] // 2:
-        yield warning(f"{swapped // MiB} MiB are swapped out: what runs here needs more memory than there is", "see who: top -o SWAP")
+        yield warning(
+            f"{swapped // MiB} MiB are swapped out: what runs here needs more memory than there is",
+            "`top -o SWAP` shows whose",
+        )
     yield from judge_kernel_memory(
         overcommit=(site.proc / "sys/vm/overcommit_memory").read_text().strip(), huge_pages=_huge_pages()
     )
@@ -105,18 +110,19 @@ def judge_memory(total: int, available: int, maxmemory: int | None, limit: int |
     if not maxmemory:
         return ok(f"{host}; REDIS_MAXMEMORY isn't set")
     seen = f"REDIS_MAXMEMORY is {maxmemory // MiB} MiB, the host has {host}"
-    advice = f"in .env: REDIS_MAXMEMORY={total // 2 // MiB}mb and REDIS_MEMORY_LIMIT={total * 3 // 4 // MiB}mb, then just up"
+    half, three_quarters = f"{total // 2 // MiB}mb", f"{total * 3 // 4 // MiB}mb"
+    advice = f"`REDIS_MAXMEMORY={half}` and `REDIS_MEMORY_LIMIT={three_quarters}` in .env; then `just up`"
     if maxmemory >= total:
         return broken(seen, advice)
     if limit and limit <= maxmemory:
         return broken(
-            f"REDIS_MEMORY_LIMIT, {limit // MiB} MiB, is no more than REDIS_MAXMEMORY: Redis is killed before it is full",
-            f"in .env: REDIS_MEMORY_LIMIT={maxmemory * 3 // 2 // MiB}mb, then just up",
+            f"REDIS_MEMORY_LIMIT, {limit // MiB} MiB, is not above REDIS_MAXMEMORY: Redis is killed before it is full",
+            f"`REDIS_MEMORY_LIMIT={maxmemory * 3 // 2 // MiB}mb` in .env; then `just up`",
         )
     if limit and limit < maxmemory * 5 // 4:
         return warning(
             f"REDIS_MEMORY_LIMIT, {limit // MiB} MiB, leaves Redis little room to rewrite its file",
-            f"in .env: REDIS_MEMORY_LIMIT={maxmemory * 3 // 2 // MiB}mb, then just up",
+            f"`REDIS_MEMORY_LIMIT={maxmemory * 3 // 2 // MiB}mb` in .env; then `just up`",
         )
     return warning(seen, advice) if max(maxmemory, limit or 0) > total * 9 // 10 else ok(seen)
 
@@ -126,12 +132,12 @@ def judge_kernel_memory(*, overcommit: str, huge_pages: str) -> Iterator[Finding
     if overcommit != "1":
         yield warning(
             f"vm.overcommit_memory is {overcommit}: when memory is scarce, Redis can't rewrite its file",
-            "echo vm.overcommit_memory=1 | sudo tee /etc/sysctl.d/redis.conf && sudo sysctl --system",
+            "`echo vm.overcommit_memory=1 | sudo tee /etc/sysctl.d/redis.conf && sudo sysctl --system`",
         )
     if "[always]" in huge_pages:
         yield warning(
             "transparent huge pages are on: Redis takes more memory and time while it rewrites its file",
-            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled, now and at each boot",
+            "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled`, now and at each boot",
         )
 
 
@@ -155,11 +161,13 @@ def judge_clock(*, is_synchronised: bool) -> Finding:
         return ok(f"{now}, synchronised")
     return warning(
         f"{now}, and nothing keeps it right: certificates, and the times in tasks, hang on it",
-        "sudo timedatectl set-ntp true, or sudo apt-get install chrony",
+        "`sudo timedatectl set-ntp true`, or `sudo apt-get install chrony`",
     )
 
 
 def judge_apart(engine: datetime, here: datetime) -> Iterator[Finding]:
     """Of an engine on another host; this one's has the same clock."""
     if abs(engine - here) > CLOCK_APART:
-        yield broken(f"the engine's clock is {abs(engine - here).total_seconds():.0f} s off this one", "set both by NTP")
+        yield broken(
+            f"the engine's clock is {abs(engine - here).total_seconds():.0f} s off this one", "set both by NTP"
+        )

@@ -26,7 +26,9 @@ class Process:
 def check(site: Site) -> Iterator[Finding]:
     for name in _NAMES:
         if port := site.port(name):
-            ours = any(port in container.ports and container.status == "running" for container in site.containers.values())
+            ours = any(
+                port in container.ports and container.status == "running" for container in site.containers.values()
+            )
             others = site.run("docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}}").out.split()
             inodes = _listening(site.proc).get(port)
             process = _owner(site.proc, inodes) if inodes else None
@@ -38,15 +40,19 @@ def judge(
 ) -> Finding:
     if is_ours:
         return ok(f"{name} {port}: ours")
-    elsewhere = f"or set {name} in .env to a free port; then just up"
+    elsewhere = f"or set {name} in .env to a free port; then `just up`"
     if containers:
-        return broken(f"{name} {port}: taken by the container {containers[0]}", f"docker stop {containers[0]}, {elsewhere}")
+        return broken(
+            f"{name} {port}: taken by the container {containers[0]}", f"`docker stop {containers[0]}`, {elsewhere}"
+        )
     if is_free:
         return ok(f"{name} {port}: free")
     if process is None:
-        return broken(f"{name} {port}: taken by another user's process", f"sudo just doctor says by which; {elsewhere}")
+        return broken(
+            f"{name} {port}: taken by another user's process", f"`sudo just doctor` says by which; {elsewhere}"
+        )
     stop = f"sudo systemctl disable --now {process.unit}" if process.unit else f"sudo kill {process.pid}"
-    return broken(f"{name} {port}: taken by {process.name}, pid {process.pid}", f"{stop}, {elsewhere}")
+    return broken(f"{name} {port}: taken by {process.name}, pid {process.pid}", f"`{stop}`, {elsewhere}")
 
 
 def _listening(proc: Path) -> Mapping[int, set[str]]:

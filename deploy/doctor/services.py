@@ -28,7 +28,7 @@ def containers(site: Site) -> Iterator[Finding]:
     if not site.engine.is_well:
         return
     if not site.containers:
-        yield ok("nothing runs; just up starts it")
+        yield ok("nothing runs; `just up` starts it")
         return
     wanted = site.run("docker", "compose", "config", "--services").out.split()
     for service in sorted({*wanted, *site.containers}):
@@ -37,29 +37,29 @@ def containers(site: Site) -> Iterator[Finding]:
     for container in site.containers.values():
         newest = site.run("docker", "image", "inspect", "--format", "{{.Id}}", container.tag)
         if newest.is_well and newest.out.strip() != container.image:
-            yield warning(f"{container.service} runs an older image than {container.tag} is by now", "just up")
+            yield warning(f"{container.service} runs an older image than {container.tag} is by now", "`just up`")
 
 
 def judge_container(service: str, container: Container, last_words: str) -> Finding:
     said = f'; last words: "{last_words}"' if last_words else ""
-    logs = f"just logs {service} says why"
+    logs = f"`just logs {service}` says why"
     match container.status, container.health:
         case "running", "healthy" | "":
             if container.restarts > RESTARTS:
                 return warning(f"{service} runs, after {container.restarts} restarts{said}", logs)
             return ok(f"{service} runs{', healthy' if container.health else ''}")
         case "running", "starting":
-            return warning(f"{service} is starting", f"wait a moment; then {logs}")
+            return warning(f"{service} is starting", f"wait a moment; if it stays, {logs}")
         case "running", health:
-            return broken(f"{service} runs, and is {health}{said}", f"{logs}; docker compose restart {service}")
+            return broken(f"{service} runs, and is {health}{said}", f"`docker compose restart {service}`; {logs}")
         case "restarting", _:
             return broken(f"{service} restarts over and over, {container.restarts} times by now{said}", logs)
         case status, _:
-            return broken(f"{service} is {status} (exit code {container.exit_code}){said}", f"just up; {logs}")
+            return broken(f"{service} is {status} (exit code {container.exit_code}){said}", f"`just up`; {logs}")
 
 
 def _missing(service: str) -> Finding:
-    return broken(f"{service} has no container, while others have", "just up")
+    return broken(f"{service} has no container, while others have", "`just up`")
 
 
 def _last_words(site: Site, container: Container) -> str:
@@ -102,7 +102,7 @@ def _judge_ready(url: str, context: ssl.SSLContext | None) -> Finding:
 def judge_ready(url: str, said: Mapping[str, Any]) -> Finding:
     missing, degraded = said.get("missing") or {}, said.get("degraded") or {}
     words = ", ".join(f"{part} {state}" for part, state in {**missing, **degraded}.items())
-    fix = f"just logs {next(iter({**missing, **degraded}), 'core')} says why; just up starts what was stopped"
+    fix = f"`just up` starts what was stopped; `just logs {next(iter({**missing, **degraded}), 'core')}` says why"
     if missing or not said.get("ready"):
         return broken(f"{url} isn't ready: {words or said}", fix)
     return warning(f"{url} takes tasks, but {words}", fix) if degraded else ok(f"{url} is ready")
@@ -110,10 +110,14 @@ def judge_ready(url: str, said: Mapping[str, Any]) -> Finding:
 
 def judge_unreached(url: str, reason: object) -> Finding:
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return broken(f"{url}: its certificate isn't accepted: {reason.verify_message}", "see the certificate above; then just up")
+        return broken(
+            f"{url}: its certificate isn't accepted: {reason.verify_message}", "see what is said of the certificate"
+        )
     if "Name or service not known" in str(reason):
-        return warning(f"{url}: the name is unknown on this host", "have your DNS name this host, or add it to /etc/hosts")
-    return broken(f"{url} doesn't answer: {reason}", "just ps shows what runs, just logs what it says")
+        return warning(
+            f"{url}: the name is unknown on this host", "have your DNS name this host, or add it to /etc/hosts"
+        )
+    return broken(f"{url} doesn't answer: {reason}", "`just ps` shows what runs, `just logs` what it says")
 
 
 def agents(site: Site) -> Iterator[Finding]:
@@ -121,27 +125,31 @@ def agents(site: Site) -> Iterator[Finding]:
     port = site.port("OPERATOR_PORT")
     if not (_runs(site, "core") and port):
         return
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         f"http://localhost:{port}/api/agents/", headers={"Authorization": f"Bearer {site.secret('core_token')}"}
     )
     try:
         with urllib.request.urlopen(request, timeout=CALL_SECONDS) as answer:  # noqa: S310
             yield from judge_agents(json.load(answer))
     except urllib.error.HTTPError as error:
-        if error.code == 401:  # noqa: PLR2004
-            yield broken("core refuses the token in secrets/core_token: it was started with another", "just up")
+        if error.code == 401:
+            yield broken(
+                "core refuses the token in secrets/core_token: it was started with another", "`just down && just up`"
+            )
     except OSError:
         return  # `answers` says so
 
 
 def judge_agents(heard: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     if not any(agent["is_there"] for agent in heard):
-        yield broken("core hears of no agent: tasks wait", "just logs gpu_agent says why; just up starts it")
+        yield broken("core hears of no agent: tasks wait", "`just up` starts it; `just logs gpu_agent` says more")
     for agent in heard:
         name = agent["name"]
         if not agent["is_there"]:
             seen = f"{datetime.fromisoformat(agent['seen']):%Y-%m-%d %H:%M} UTC"
-            yield warning(f"the agent {name} was last heard of on {seen}", "start it, unless it was taken away on purpose")
+            yield warning(
+                f"the agent {name} was last heard of on {seen}", "start it, unless it was taken away on purpose"
+            )
             continue
         troubles = list((agent.get("problems") or {}).values())
         troubles += [f"{gpu['uuid']}: {gpu['problem']}" for gpu in agent.get("gpus") or () if gpu.get("problem")]
@@ -160,7 +168,7 @@ def redis(site: Site) -> Iterator[Finding]:
     figures = dict(line.split(":", 1) for line in said.out.splitlines() if ":" in line)
     if "redis_version" not in figures:
         words = (said.out or said.error).strip().splitlines() or ["nothing"]
-        fix = "just up, if secrets/redis_password is newer than the container" if "AUTH" in words[-1] else "just logs redis"
+        fix = "`just down && just up`" if "AUTH" in words[-1] else "`just logs redis` says why"
         yield broken(f"Redis answers: {words[-1]}", fix)
         return
     yield from judge_redis(figures)
@@ -174,18 +182,23 @@ def judge_redis(figures: Mapping[str, str]) -> Iterator[Finding]:
     used, limit = int(figures["used_memory"]), int(figures["maxmemory"])
     seen = f"Redis {figures['redis_version']} uses {used >> 20} of {limit >> 20} MiB"
     if not limit:
-        yield broken(f"{seen}: it has no limit, and takes all memory of the host", "set REDIS_MAXMEMORY in .env, then just up")
+        yield broken(
+            f"{seen}: it has no limit, and takes all memory of the host", "set REDIS_MAXMEMORY in .env; then `just up`"
+        )
     elif used * 100 >= limit * FULL_PERCENT:
-        fix = "a larger REDIS_MAXMEMORY or a smaller KEEP_OUTPUTS_HOURS in .env, then just up"
+        fix = "a larger REDIS_MAXMEMORY or a smaller KEEP_OUTPUTS_HOURS in .env; then `just up`"
         yield warning(f"{seen}: uploads are refused when it is full", fix)
     else:
         yield ok(seen)
     if figures.get("aof_enabled") != "1":
-        yield broken("Redis keeps nothing on disk: appendonly is off", "just up, which gives it deploy/redis.conf")
+        yield broken("Redis keeps nothing on disk: appendonly is off", "`just up` gives it deploy/redis.conf")
     elif figures.get("aof_last_write_status") != "ok":
-        yield broken("Redis can't write its file, and refuses writes", "make room on the engine's disk; just logs redis")
+        yield broken(
+            "Redis can't write its file, and refuses writes",
+            "make room on the engine's disk; `just logs redis` says more",
+        )
     elif figures.get("aof_last_bgrewrite_status") != "ok":
-        yield warning("Redis couldn't rewrite its file, which grows", "see memory and disk above; just logs redis says why")
+        yield warning("Redis couldn't rewrite its file, which grows", "see memory and disk; `just logs redis` says why")
 
 
 def rabbitmq(site: Site) -> Iterator[Finding]:
@@ -196,7 +209,9 @@ def rabbitmq(site: Site) -> Iterator[Finding]:
     queues = site.run(*ask, "list_queues", "name", "messages", "consumers", seconds=RABBITMQ_SECONDS)
     if not (status.is_well and queues.is_well):
         words = (status.error or queues.error or "nothing").splitlines()
-        yield broken(f"RabbitMQ doesn't answer: {words[0]}", "just logs rabbitmq says why; docker compose restart rabbitmq")
+        yield broken(
+            f"RabbitMQ doesn't answer: {words[0]}", "`docker compose restart rabbitmq`; `just logs rabbitmq` says why"
+        )
         return
     yield from judge_rabbitmq(json.loads(status.out), json.loads(queues.out))
 
@@ -206,13 +221,15 @@ def judge_rabbitmq(status: Mapping[str, Any], queues: Sequence[Mapping[str, Any]
     shown = ", ".join(f"{count} in {name}" for name, count in sorted(waiting.items()) if count) or "all queues empty"
     if alarms := status.get("alarms"):
         words = json.dumps(alarms)
-        yield broken(f"RabbitMQ takes no messages, for an alarm: {words}", "see memory and disk above; tasks start when it is over")
+        yield broken(
+            f"RabbitMQ takes no messages, for an alarm: {words}", "see memory and disk; tasks start when it is over"
+        )
     else:
         yield ok(f"RabbitMQ {status.get('rabbitmq_version', '')}: {shown}")
     if dead := waiting.get(_DEAD_LETTERS):
         yield warning(
             f"{dead} dead letters: messages that no agent could read, or that the queue had no room for",
-            "look at them, then: docker compose exec rabbitmq rabbitmqctl purge_queue dead_letters",
+            "look at them; then `docker compose exec rabbitmq rabbitmqctl purge_queue dead_letters`",
         )
 
 

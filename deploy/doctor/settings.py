@@ -38,38 +38,40 @@ _RULES: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
 
 def env(site: Site) -> Iterator[Finding]:
     if not site.env_file.exists():
-        yield broken("there is no .env", "just init DOMAIN, with the name that clients will use")
+        yield broken("there is no .env", "`just init DOMAIN`, with the name that clients will use")
         return
     wrong = [*judge_missing(site.env, site.example), *judge_names(site.env, _known(site)), *judge_values(site.env)]
     yield from wrong or [ok(f".env: {len(site.env)} settings")]
     for name, value in site.env.items():
         if os.environ.get(name, value) != value:
-            yield warning(f"{name} is {os.environ[name]!r} in this shell, which Compose takes before .env's", f"unset {name}")
+            yield warning(
+                f"{name} is {os.environ[name]!r} in this shell, which Compose takes before .env's", f"`unset {name}`"
+            )
 
 
 def judge_missing(env: Mapping[str, str], example: Mapping[str, str]) -> Iterator[Finding]:
     for name in example:
         if not env.get(name):
-            yield broken(f"{name} isn't set in .env", f"add it, as in .env.example: {name}={example[name]}")
+            yield broken(f"{name} isn't set in .env", f"`{name}={example[name]}`, as in .env.example; then `just up`")
 
 
 def judge_names(env: Mapping[str, str], known: frozenset[str]) -> Iterator[Finding]:
     for name in sorted(env.keys() - known):
         if not name.startswith(_OF_DOCKER):
             [*alike] = get_close_matches(name, known, n=1)
-            fix = f"did you mean {alike[0]}? If not, remove it" if alike else "remove it"
+            fix = f"is {alike[0]} meant? If not, remove it" if alike else "remove it"
             yield warning(f"{name} in .env: no such setting", fix)
 
 
 def judge_values(env: Mapping[str, str]) -> Iterator[Finding]:
     for name, (is_right, what) in _RULES.items():
         if (value := env.get(name)) and not is_right(value):
-            yield broken(f"{name}={value} in .env: it has to be {what}", f"correct {name} in .env, then just up")
+            yield broken(f"{name}={value} in .env: it has to be {what}", f"correct {name} in .env; then `just up`")
     for name, field in FIELDS.items():
         if name in env and name not in _RULES and (why := _complaint(field, env[name])):
-            yield broken(f"{name}={env[name]} in .env: {why}", f"correct {name} in .env, then just up")
+            yield broken(f"{name}={env[name]} in .env: {why}", f"correct {name} in .env; then `just up`")
     if env.get("HTTPS_PORT") and env.get("HTTPS_PORT") == env.get("OPERATOR_PORT"):
-        yield broken("HTTPS_PORT and OPERATOR_PORT are the same", "give them different values in .env, then just up")
+        yield broken("HTTPS_PORT and OPERATOR_PORT are the same", "give them different values in .env; then `just up`")
 
 
 def _complaint(field: FieldInfo, value: str) -> str:
@@ -93,15 +95,18 @@ def secrets(site: Site) -> Iterator[Finding]:
     """
     domain = site.setting("DOMAIN") or "DOMAIN"
     if not site.secrets.is_dir():
-        yield broken("there is no secrets/", f"just init {domain}")
+        yield broken("there is no secrets/", f"`just init {domain}`")
         return
     mode = site.secrets.stat().st_mode & 0o777
     if mode & 0o077:
-        yield broken(f"secrets/ is open to other users of this host (mode {mode:o})", "chmod 700 secrets")
+        yield broken(f"secrets/ is open to other users of this host (mode {mode:o})", "`chmod 700 secrets`")
     elif not os.access(site.secrets, os.X_OK):
-        yield warning("secrets/ isn't yours to read, so it wasn't looked at", "sudo just doctor")
+        yield warning("secrets/ isn't yours to read, so it wasn't looked at", "`sudo just doctor`")
         return
-    found = [_judge_secret(site, name, f"just init {domain} && just up") for name in PASSWORDS]
+    found = [
+        _judge_secret(site, name, f"`just init {domain}`; then `just down && just up`, for what runs has the old one")
+        for name in PASSWORDS
+    ]
     yield from filter(None, found)
     if not any(found):
         yield ok(f"secrets/ has {', '.join(PASSWORDS)}")
@@ -112,7 +117,9 @@ def _judge_secret(site: Site, name: str, renewal: str) -> Finding | None:
     if not path.exists():
         return broken(f"secrets/{name} is missing", renewal)
     if not site.secret(name):
-        return broken(f"secrets/{name} is empty", f"rm -f secrets/{name} && {renewal}")
+        return broken(f"secrets/{name} is empty", f"`rm secrets/{name}`, {renewal}")
     if not path.stat().st_mode & 0o004:
-        return broken(f"secrets/{name} can't be read in containers, whose users are others", f"chmod a+r secrets/{name}")
+        return broken(
+            f"secrets/{name} can't be read in containers, whose users are others", f"`chmod a+r secrets/{name}`"
+        )
     return None

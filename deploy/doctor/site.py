@@ -135,13 +135,15 @@ class Site:
         ids = self.run("docker", "ps", "--all", "--quiet", "--filter", label).out.split()
         if not ids:
             return {}
-        said = self.run("docker", "inspect", "--type", "container", *ids)  # fails if one has gone since, and lists the rest
+        said = self.run(
+            "docker", "inspect", "--type", "container", *ids
+        )  # fails if one has gone since, and lists the rest
         found = [_container(inspected) for inspected in json.loads(said.out or "[]")]
         return {container.service: container for container in found}
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """A .env as Compose reads it, but for quotes that span lines and variables in values, which ours have no use for."""
+    """A .env as Compose reads it, but for quotes over several lines and variables in values."""
     found = {}
     for line in text.splitlines():
         if not line.lstrip().startswith("#") and (match := _LINE.match(line)):
@@ -152,7 +154,7 @@ def parse_env(text: str) -> dict[str, str]:
 
 
 def size(text: str) -> int | None:
-    """Bytes of a size as Redis and Compose both read it: 4gb, 512mb. None when it isn't one."""
+    """Bytes of what Redis and Compose both take for a size: 4gb, 512mb. None when it isn't one."""
     match = re.fullmatch(r"(\d+)([kmgt]?)b?", text.strip().lower())
     return int(match[1]) * _UNITS[match[2]] if match else None
 
@@ -170,6 +172,9 @@ def _container(inspected: Mapping[str, Any]) -> Container:
         exit_code=state["ExitCode"],
         restarts=inspected["RestartCount"],
         ports=frozenset(
-            int(binding["HostPort"]) for bindings in published.values() for binding in bindings or () if binding["HostPort"]
+            int(binding["HostPort"])
+            for bindings in published.values()
+            for binding in bindings or ()
+            if binding["HostPort"]
         ),
     )
