@@ -89,7 +89,7 @@ def shown(rows: Sequence[Row], *, coloured: bool) -> Iterator[str]:
             yield f"{_INDENT}→ {row.finding.fix}"  # unbroken, to be copied
     count = {level: sum(row.finding.level is level for row in rows) for level in Level}
     yield ""
-    yield f"{count[Level.BROKEN]} broken, {count[Level.WARNING]} warnings, {count[Level.OK]} ok"
+    yield f"broken: {count[Level.BROKEN]}, warnings: {count[Level.WARNING]}, ok: {count[Level.OK]}"
 
 
 def main() -> int:
