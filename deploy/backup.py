@@ -33,6 +33,7 @@ SET_UP: Final = "set-up.tar"
 MANIFEST: Final = "manifest.json"
 KEPT_IN: Final = REPOSITORY / "backups"
 PARTS: Final = (ENVIRONMENT, preparation.SECRETS, certs.FOLDER)
+VOLUME: Final = "inference-server_redis"
 PAUSE_MS: Final = 2000
 """Writes wait while Redis counts and forks, a moment; should we die in between, they go on after this."""
 
@@ -210,6 +211,9 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
 
 
 def _refuse_to_replace() -> None:
+    listed = subprocess.run(["docker", "volume", "ls", "--quiet"], capture_output=True, text=True, check=True).stdout
+    if VOLUME not in listed.split():
+        return  # a new machine
     replace = "just restore FOLDER --yes replaces what is there"
     try:
         show_compose("up", "--detach", "--wait", "redis")
