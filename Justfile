@@ -59,6 +59,23 @@ reset-volumes *ARGS:
 reset-all *ARGS:
     @{{ python }} -m deploy reset all {{ ARGS }}
 
+# Look at this host and the set-up: what is wrong, and what to do (--json for scripts)
+[no-exit-message]
+doctor *ARGS: (setup "compose")
+    @{{ python }} -m deploy.doctor {{ ARGS }}
+
+# Write models, tasks, zips and the set-up to FOLDER, backups/TIME by default, while everything goes on
+[no-exit-message]
+[positional-arguments]
+backup *FOLDER: (setup "compose")
+    @{{ python }} -m deploy.backup make "$@"
+
+# Replace what Redis holds by a backup, and start (--yes: even if it holds something)
+[no-exit-message]
+[positional-arguments]
+restore FOLDER *ARGS: (setup "compose")
+    @{{ python }} -m deploy.backup restore "$@"
+
 # Make a local CA and a server certificate for DOMAIN in tls/certs
 [no-exit-message]
 certs DOMAIN *ARGS: setup

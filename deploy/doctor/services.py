@@ -1,5 +1,6 @@
 """The running system: its containers, what they say of themselves, and what Redis and RabbitMQ hold."""
 
+import hashlib
 import json
 import re
 import ssl
@@ -7,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from deploy.doctor.finding import Finding, broken, ok, warning
@@ -17,6 +19,7 @@ CALL_SECONDS: Final = 5.0
 RABBITMQ_SECONDS: Final = 20.0
 """Each of its commands starts an Erlang of its own."""
 
+OURS: Final = ("core", "gateway", "gpu_agent")
 RESTARTS: Final = 3
 FULL_PERCENT: Final = 80
 LINE_CHARACTERS: Final = 160
@@ -28,16 +31,15 @@ def containers(site: Site) -> Iterator[Finding]:
     if not site.engine.is_well:
         return
     if not site.containers:
-        yield ok("nothing runs; `just up` starts it")
+        if site.engine_info.get("Swarm", {}).get("LocalNodeState") != "active":
+            yield ok("nothing runs; `just up` starts it")
         return
     wanted = site.run("docker", "compose", "config", "--services").out.split()
     for service in sorted({*wanted, *site.containers}):
         container = site.containers.get(service)
         yield judge_container(service, container, _last_words(site, container)) if container else _missing(service)
-    for container in site.containers.values():
-        newest = site.run("docker", "image", "inspect", "--format", "{{.Id}}", container.tag)
-        if newest.is_well and newest.out.strip() != container.image:
-            yield warning(f"{container.service} runs an older image than {container.tag} is by now", "`just up`")
+        if container and container.status == "running" and service in OURS:
+            yield from judge_code(service, _code_in(site, container), site.folder)
 
 
 def judge_container(service: str, container: Container, last_words: str) -> Finding:
@@ -60,6 +62,27 @@ def judge_container(service: str, container: Container, last_words: str) -> Find
 
 def _missing(service: str) -> Finding:
     return broken(f"{service} has no container, while others have", "`just up`")
+
+
+def judge_code(service: str, inside: Mapping[str, str], folder: Path) -> Iterator[Finding]:
+    """Whether a container runs what stands in the checkout: `inside` are its files' SHA-256 by path."""
+    packages = {Path(name).parts[0] for name in inside}
+    files = [path for package in packages for path in (folder / package).rglob("*") if path.is_file()]
+    here = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if "__pycache__" not in path.parts
+    }
+    other = sorted(name for name in inside.keys() | here.keys() if inside.get(name) != here.get(name))
+    if other:
+        yield warning(f"{service} runs another version than this checkout: {len(other)} files differ", "`just up`")
+
+
+def _code_in(site: Site, container: Container) -> Mapping[str, str]:
+    """Empty if the container can't be asked."""
+    list_files = "cd /app && find * -type f -not -path '*/__pycache__/*' -exec sha256sum {} +"
+    said = site.run("docker", "exec", container.id, "sh", "-c", list_files)
+    return {name: digest for digest, _, name in (line.partition("  ") for line in said.out.splitlines())}
 
 
 def _last_words(site: Site, container: Container) -> str:

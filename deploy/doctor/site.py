@@ -37,9 +37,6 @@ class Container:
 
     id: str
     service: str
-    tag: str
-    """The image's name; `image` is what that meant when the container was made."""
-    image: str
     status: str
     health: str
     exit_code: int
@@ -165,8 +162,6 @@ def _container(inspected: Mapping[str, Any]) -> Container:
     return Container(
         id=inspected["Id"],
         service=labels.get("com.docker.compose.service", ""),
-        tag=inspected["Config"]["Image"],
-        image=inspected["Image"],
         status=state["Status"],
         health=state.get("Health", {}).get("Status", ""),
         exit_code=state["ExitCode"],

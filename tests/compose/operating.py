@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,8 @@ from typing import Final
 from tests.compose.conftest import Site
 from tests.lab import bases
 
-JUST: Final = Path(sys.executable).with_name("just")
+JUST: Final = (str(Path(sys.executable).with_name("just")), "--no-deps", "--set", "python", sys.executable)
+"""The recipes as they are, but in this Python: setup would only make a .venv like the one that the tests run in."""
 
 Finding = Mapping[str, str]
 
@@ -22,7 +24,7 @@ def run(site: Site, *command: str, **environment: str) -> subprocess.CompletedPr
 
 def doctor(site: Site, **environment: str) -> list[Finding]:
     """What `just doctor --json` finds; its exit code says whether something is broken."""
-    said = run(site, sys.executable, "-m", "deploy.doctor", "--json", **environment)
+    said = run(site, *JUST, "doctor", "--json", **environment)
     found: list[Finding] = json.loads(said.stdout)
     assert said.returncode == any(finding["level"] == "broken" for finding in found), said.stderr
     return found
@@ -33,17 +35,12 @@ def broken(found: list[Finding]) -> list[Finding]:
 
 
 def follow(site: Site, fix: str) -> None:
-    """Types what the fix has in backquotes, up to its first alternative: lines go into .env, commands to a shell.
-
-    The recipes run as they are, but in this Python: setup would only make a .venv like the one that the tests run in.
-    """
+    """Types what the fix has in backquotes, up to its first alternative: lines go into .env, commands to a shell."""
     for typed in _typed(fix):
         if re.fullmatch(r"[A-Z_]+=.*", typed):
             write_env(site, typed)
         else:
-            shell = (
-                f'just() {{ "{JUST}" --no-deps --set python "{sys.executable}" "$@"; }}; sudo() {{ "$@"; }}; {typed}'
-            )
+            shell = f'just() {{ {shlex.join(JUST)} "$@"; }}; sudo() {{ "$@"; }}; {typed}'
             said = run(site, "bash", "-c", shell)
             assert said.returncode == 0, f"{typed}: {said.stdout}{said.stderr}"
 

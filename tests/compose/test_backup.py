@@ -3,14 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.compose.conftest import Site
-from tests.compose.operating import run
+from tests.compose.operating import JUST, run
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT
 from tests.images import Images
@@ -31,8 +30,8 @@ def _registered(core: Api, images: Images, name: str, script: str, zip: bytes | 
     return name
 
 
-def _backup(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(site, sys.executable, "-m", "deploy.backup", *arguments)
+def _recipe(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(site, *JUST, *arguments)
 
 
 def _shown(api: Api, core: Api, tasks: list[str]) -> list[bytes]:
@@ -58,7 +57,7 @@ def test_restores_what_was_there(
     before = _shown(api, core, ended)
 
     started = time.monotonic()
-    made = _backup(site, "make", str(tmp_path / "backup"))
+    made = _recipe(site, "backup", str(tmp_path / "backup"))
     assert made.returncode == 0, made.stderr
     took = time.monotonic() - started
     assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
@@ -66,7 +65,7 @@ def test_restores_what_was_there(
 
     site.compose("down", "--volumes", "--timeout", "1")
     started = time.monotonic()
-    restored = _backup(site, "restore", str(tmp_path / "backup"))
+    restored = _recipe(site, "restore", str(tmp_path / "backup"))
     assert restored.returncode == 0, restored.stderr
     with capsys.disabled():
         print(f"\nbackup: {made.stdout}backup in {took:.1f} s, restored in {time.monotonic() - started:.1f} s")
@@ -79,16 +78,16 @@ def test_restores_what_was_there(
 
 def test_a_restore_replaces_nothing_unasked(site: Site, core: Api, tmp_path: Path) -> None:
     """Neither from a damaged backup, nor what Redis holds while nobody said --yes."""
-    assert _backup(site, "make", str(tmp_path / "backup")).returncode == 0
+    assert _recipe(site, "backup", str(tmp_path / "backup")).returncode == 0
     held = core.get("/api/tasks/").content
-    refused = _backup(site, "restore", str(tmp_path / "backup"))
+    refused = _recipe(site, "restore", str(tmp_path / "backup"))
     assert refused.returncode == 1
     assert "3 models and 4 tasks; just restore FOLDER --yes" in refused.stderr
     data = tmp_path / "backup" / "dump.rdb"
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    refused = _backup(site, "restore", str(tmp_path / "backup"), "--yes")
+    refused = _recipe(site, "restore", str(tmp_path / "backup"), "--yes")
     assert refused.returncode == 1
     assert "dump.rdb is damaged" in refused.stderr
     assert core.get("/api/tasks/").content == held
@@ -98,7 +97,7 @@ def test_an_interrupted_backup_leaves_no_half(site: Site, tmp_path: Path) -> Non
     """Nothing stands under the name that was asked for, and the next one isn't disturbed."""
     unfinished = tmp_path / ".backup.unfinished"
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.backup", "make", str(tmp_path / "backup")],
+        [*JUST, "backup", str(tmp_path / "backup")],
         cwd=site.folder,
         env={**os.environ, "DOCKER_HOST": site.host.docker_host, "DOCKER_CONFIG": str(bases.compose_plugin())},
         start_new_session=True,
@@ -107,17 +106,17 @@ def test_an_interrupted_backup_leaves_no_half(site: Site, tmp_path: Path) -> Non
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "backup").exists()
-    assert _backup(site, "make", str(tmp_path / "backup")).returncode == 0
+    assert _recipe(site, "backup", str(tmp_path / "backup")).returncode == 0
     assert not unfinished.exists()
 
 
 def test_a_set_up_that_is_gone_comes_back(site: Site, core: Api, tmp_path: Path) -> None:
     """Secrets, certificates and .env: clients and operators go on with those they have."""
-    assert _backup(site, "make", str(tmp_path / "backup")).returncode == 0
+    assert _recipe(site, "backup", str(tmp_path / "backup")).returncode == 0
     site.compose("down", "--timeout", "1")
     for part in (".env", "secrets", "tls/certs"):
         (site.folder / part).rename(tmp_path / part.replace("/", "-"))
-    restored = _backup(site, "restore", str(tmp_path / "backup"), "--yes")
+    restored = _recipe(site, "restore", str(tmp_path / "backup"), "--yes")
     assert restored.returncode == 0, restored.stderr
     assert (site.folder / "secrets").stat().st_mode & 0o777 == 0o700
     assert len(core.get("/api/tasks/").json()) == 4

@@ -1,5 +1,6 @@
 """What figures mean to the doctor, in words; the looking is tested on set-ups that are broken for real."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ def _version(api: str) -> Said:
 
 
 def _container(status: str, health: str = "", *, restarts: int = 0) -> Finding:
-    container = Container("id", "core", "core:1", "sha256:1", status, health, 1, restarts, frozenset())
+    container = Container("id", "core", status, health, 1, restarts, frozenset())
     return services.judge_container("core", container, "no room")
 
 
@@ -147,6 +148,17 @@ def test_queues_are_judged_by_what_waits() -> None:
     assert [finding.level for finding in found] == ["ok", "warning"]
     assert "3 in unfinished_job_queue" in found[0].seen
     assert _only(services.judge_rabbitmq({"alarms": ["memory"]}, [])).level == "broken"
+
+
+def test_a_container_runs_what_stands_in_the_checkout(tmp_path: Path) -> None:
+    """Or not: files that are others, missing, or too many."""
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "app.py").write_bytes(b"1")
+    inside = {"core/app.py": hashlib.sha256(b"1").hexdigest()}
+    assert list(services.judge_code("core", inside, tmp_path)) == []
+    (tmp_path / "core" / "new.py").write_bytes(b"2")
+    inside["core/old.py"] = inside["core/app.py"]
+    assert "2 files differ" in _only(services.judge_code("core", inside, tmp_path)).seen
 
 
 def test_the_last_trouble_is_quoted() -> None:
