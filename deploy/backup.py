@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ DATA: Final = "dump.rdb"
 SET_UP: Final = "set-up.tar"
 MANIFEST: Final = "manifest.json"
 KEPT_IN: Final = REPOSITORY / "backups"
-PARTS: Final = (ENVIRONMENT, preparation.SECRETS, certs.FOLDER)
+PARTS: Final = [str(path.relative_to(REPOSITORY)) for path in (ENVIRONMENT, preparation.SECRETS, certs.FOLDER)]
 VOLUME: Final = "inference-server_redis"
 PAUSE_MS: Final = 2000
 """Writes wait while Redis counts and forks, a moment; should we die in between, they go on after this."""
@@ -167,11 +166,9 @@ def backup(folder: Path) -> Manifest:
         taken, held = datetime.now(UTC), redis.snapshot()
         compose("cp", f"redis:/data/{DATA}", str(new / DATA))
         compose("exec", "-T", "redis", "rm", f"/data/{DATA}")
-        _check_snapshot(new / DATA)
-        with tarfile.open(new / SET_UP, "w") as tar:
-            for part in PARTS:
-                if part.exists():
-                    tar.add(part, arcname=part.relative_to(REPOSITORY))
+        _feed(new / DATA, "exec", "-T", "redis", "redis-check-rdb", "/dev/stdin")
+        parts = [part for part in PARTS if (REPOSITORY / part).exists()]
+        _tar("--create", new / SET_UP, *parts)
         files = {name: sha256(new / name) for name in (DATA, SET_UP)}
         manifest = Manifest(taken, redis.info("server")["redis_version"], held, files)
         manifest.write(new)
@@ -196,13 +193,7 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
     if not yes:
         _refuse_to_replace()
     show_compose("down", "--remove-orphans")
-    with (folder / DATA).open("rb") as data:
-        command = ["docker", "compose", "run", "--rm", "--no-deps", "-T", "redis", "sh", "-ec", _INSTALL]
-        done = subprocess.run(command, cwd=REPOSITORY, stdin=data, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DeploymentError(
-            f"Redis refuses {folder / DATA}; nothing was replaced: {(done.stdout + done.stderr)[-2000:]}"
-        )
+    _feed(folder / DATA, "run", "--rm", "--no-deps", "-T", "redis", "sh", "-ec", _INSTALL)
     show_compose("up", "--detach", "--wait", "redis")
     if (held := Redis().held()) != manifest.held:
         raise DeploymentError(f"Redis has {held} instead of {manifest.held}: just logs redis")
@@ -224,23 +215,30 @@ def _refuse_to_replace() -> None:
         raise DeploymentError(f"Redis holds {held}; {replace}")
 
 
-def _check_snapshot(path: Path) -> None:
-    """As it stands in the backup: read back to the end, by Redis's own tool."""
-    command = ["docker", "compose", "exec", "-T", "redis", "sh", "-c", "redis-check-rdb /dev/stdin"]
-    with path.open("rb") as data:
-        done = subprocess.run(command, cwd=REPOSITORY, stdin=data, capture_output=True, text=True, check=False)
+def _feed(data: Path, *arguments: str) -> None:
+    """To a tool of Redis's, which reads it to the end; raises DeploymentError in its words."""
+    with data.open("rb") as stdin:
+        done = subprocess.run(
+            ["docker", "compose", *arguments], cwd=REPOSITORY, stdin=stdin, capture_output=True, text=True, check=False
+        )
     if done.returncode:
-        raise DeploymentError(f"The snapshot came out damaged: {(done.stdout + done.stderr)[-2000:]}")
+        raise DeploymentError(f"Redis refuses {data}, and nothing was changed: {(done.stdout + done.stderr)[-2000:]}")
 
 
 def _put_back_set_up(archive: Path) -> None:
     """Each part as a whole: secrets belong together, and so do a certificate and its key."""
-    missing = [str(part.relative_to(REPOSITORY)) for part in PARTS if not part.exists()]
-    with tarfile.open(archive) as tar:
-        members = [member for member in tar if any(Path(member.name).is_relative_to(name) for name in missing)]
-        tar.extractall(REPOSITORY, members, filter="tar")
-    for name in missing:
-        say(f"{name}  put back")
+    missing = [part for part in PARTS if not (REPOSITORY / part).exists()]
+    if missing:
+        _tar("--extract", archive, *missing)
+        say(f"put back: {', '.join(missing)}")
+
+
+def _tar(action: str, archive: Path, *parts: str) -> None:
+    """With owners, as far as we may set them, and modes."""
+    command = ["tar", "--preserve-permissions", action, "--file", str(archive), *parts]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DeploymentError(done.stderr.strip())
 
 
 def _sync(folder: Path) -> None:
