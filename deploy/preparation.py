@@ -50,7 +50,7 @@ def prepare(domain: str) -> Iterator[str]:
 def derive() -> None:
     """Write what Redis and RabbitMQ get instead of their passwords: hashes, and what else stands in those files."""
     for path in CONFIGURATIONS:
-        path.chmod(path.stat().st_mode | 0o444)  # a strict umask may have kept it from the containers' users
+        path.chmod(0o644)  # a strict umask would keep it from the containers' users
     for name, made_of, derived in _DERIVED:
         text = derived((SECRETS / made_of).read_text().strip())
         path = SECRETS / name
@@ -113,6 +113,7 @@ def _certificate(domain: str) -> str:
     if files.cert.exists() and certs.names(files.cert, domain):
         return "kept"
     certs.make(certs.FOLDER, domain)
+    certs.FOLDER.chmod(0o755)  # the gateway's user goes in; its files say who reads what
     return f"made: a certificate for {domain}; clients trust {_shown(files.ca_cert)}"
 
 
