@@ -39,7 +39,7 @@ LABEL org.opencontainers.image.title="InferenceServer core" \
 COPY --from=build /app/core /app/core
 USER 10001:10001
 EXPOSE 7000
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s \
   CMD ["python", "-I", "/app/core/probe.py", "http://127.0.0.1:7000/healthz"]
 CMD ["python", "-m", "core"]
 
@@ -50,7 +50,7 @@ COPY --from=build /app/core /app/core
 COPY --from=build /app/gateway /app/gateway
 USER 10001:10001
 EXPOSE 8443
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s \
   CMD ["python", "-I", "/app/core/probe.py", "https://127.0.0.1:8443/healthz"]
 CMD ["python", "-m", "gateway"]
 
@@ -60,6 +60,6 @@ LABEL org.opencontainers.image.title="InferenceServer GPU agent" \
       org.opencontainers.image.description="Runs models' containers on the GPUs of its host"
 COPY --from=build /app/core /app/core
 COPY --from=build /app/gpu_agent /app/gpu_agent
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+HEALTHCHECK --interval=10s --timeout=20s --start-period=60s \
   CMD ["python", "-m", "gpu_agent.health"]
 CMD ["python", "-m", "gpu_agent"]

@@ -1,7 +1,7 @@
 """What the compose file needs beside the repository: .env, secrets/, tls/certs/. Nothing that is there is replaced.
 
-A file of secrets/ is mounted into containers of several users, so that everybody may read it; on the host nobody but
-its owner enters the folder.
+The files of secrets/ are mounted into containers of several users, so that everybody may read them; on the host nobody
+but their owner enters the folder.
 """
 
 import base64
@@ -21,6 +21,7 @@ from tls import certs
 SECRETS: Final = REPOSITORY / "secrets"
 EXAMPLE: Final = REPOSITORY / ".env.example"
 DEFINITIONS: Final = REPOSITORY / "deploy" / "rabbitmq-definitions.json"
+CONFIGURATIONS: Final = (REPOSITORY / "deploy" / "redis.conf", REPOSITORY / "deploy" / "rabbitmq.conf")
 DRIVER: Final = Path("/proc/driver/nvidia")
 PASSWORDS: Final = ("core_token", "redis_password", "rabbitmq_password")
 GiB: Final = 2**30
@@ -29,7 +30,7 @@ GiB: Final = 2**30
 def prepare(domain: str) -> Iterator[str]:
     """Make what is missing; yields a line for each thing. Raises certs.CertificatesInTheWayError."""
     if ENVIRONMENT.exists():
-        yield f"{_shown(ENVIRONMENT)}  kept"
+        yield f"{_shown(ENVIRONMENT)}  kept; it says DOMAIN={settings().get('DOMAIN')}"
     else:
         text = filled_in(EXAMPLE.read_text(), {"DOMAIN": domain, **_seen_here()})
         _write(ENVIRONMENT, text, mode=0o644)
@@ -48,6 +49,8 @@ def prepare(domain: str) -> Iterator[str]:
 
 def derive() -> None:
     """Write what Redis and RabbitMQ get instead of their passwords: hashes, and what else stands in those files."""
+    for path in CONFIGURATIONS:
+        path.chmod(0o644)  # a strict umask would keep it from the containers' users
     for name, made_of, derived in _DERIVED:
         text = derived((SECRETS / made_of).read_text().strip())
         path = SECRETS / name
@@ -72,7 +75,7 @@ def filled_in(text: str, values: Mapping[str, str]) -> str:
 
 
 def redis_users(password: str) -> str:
-    """Redis's list of users: everything for who has the password; an answer to PING for the health check."""
+    """Redis's users: who has the password may do everything, the health check may say PING."""
     hashed = hashlib.sha256(password.encode()).hexdigest()
     return f"user default on #{hashed} ~* &* +@all\nuser health on nopass -@all +ping\n"
 
@@ -110,6 +113,7 @@ def _certificate(domain: str) -> str:
     if files.cert.exists() and certs.names(files.cert, domain):
         return "kept"
     certs.make(certs.FOLDER, domain)
+    certs.FOLDER.chmod(0o755)  # the gateway's user goes in; its files say who reads what
     return f"made: a certificate for {domain}; clients trust {_shown(files.ca_cert)}"
 
 

@@ -19,7 +19,6 @@ from tests.lacking import cannot_run, needs_root
 
 KEPT_IN: Final = REPOSITORY / ".tools" / "lab"
 SUITE: Final = "trixie"
-MIRROR: Final = "http://deb.debian.org/debian"
 CA_BUNDLE: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # As the official images: root gives the data folder to the server's user and becomes that user.
@@ -89,12 +88,10 @@ def compose_plugin() -> Path:
     plugin = config / "cli-plugins" / "docker-compose"
     if not plugin.exists():
         root = _debian()
-        _run("chroot", str(root), "sh", "-ec", "cd /tmp && apt-get -qq download docker-compose")
-        [package] = (root / "tmp").glob("docker-compose_*.deb")
-        _run("dpkg", "--extract", str(package), str(KEPT_IN / "compose"))
+        _within(root, "cd /tmp && apt-get -qq download docker-compose && dpkg --extract docker-compose_*.deb found")
         plugin.parent.mkdir(parents=True, exist_ok=True)
-        (KEPT_IN / "compose" / "usr/libexec/docker/cli-plugins/docker-compose").replace(plugin)
-        package.unlink()
+        (root / "tmp/found/usr/libexec/docker/cli-plugins/docker-compose").replace(plugin)
+        _within(root, "rm -rf /tmp/*")
     return config
 
 
@@ -110,9 +107,9 @@ def _debian() -> Path:
     if new.exists():
         shutil.rmtree(new)
     new.mkdir(parents=True)
-    _run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(new), MIRROR)
+    _run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(new))
     shutil.copy(CA_BUNDLE, new / CA_BUNDLE.relative_to("/"))
-    _run("chroot", str(new), "apt-get", "-qq", "update")
+    _within(new, "apt-get -qq update")
     new.rename(root)
     return root
 
@@ -122,17 +119,9 @@ def _make(base: Base, archive: Path) -> None:
     if root.exists():
         shutil.rmtree(root)
     _run("cp", "--archive", str(_debian()), str(root))
-    _run(
-        *("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive"),
-        *("apt-get", "-qq", "install", "--no-install-recommends", *base.packages),
-    )
-    _run(
-        "chroot",
-        str(root),
-        "sh",
-        "-c",
-        "apt-get clean; rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED",
-    )
+    packages = " ".join(base.packages)
+    _within(root, f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends {packages}")
+    _within(root, "apt-get clean; rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED")
     if (root / "usr/bin/python3").exists():
         (root / "usr/bin/python").symlink_to("python3")
     if base.entrypoint:
@@ -144,6 +133,10 @@ def _make(base: Base, archive: Path) -> None:
         tar.add(root, arcname=".")
     shutil.rmtree(root)
     new.rename(archive)
+
+
+def _within(root: Path, script: str) -> None:
+    _run("chroot", str(root), "sh", "-ec", script)
 
 
 def _run(*command: str) -> None:
