@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from demo.stack import REPOSITORY
 
-COMMAND_SECONDS: Final = 10.0
+COMMAND_SECONDS: Final = 15.0
 PROJECT: Final = "inference-server"
 _LINE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*(.*?)[ \t]*$")
 _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}

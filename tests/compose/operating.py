@@ -35,7 +35,9 @@ def broken(found: list[Finding]) -> list[Finding]:
 
 
 def follow(site: Site, fix: str) -> None:
-    """Types what the fix has in backquotes, up to its first alternative: lines go into .env, commands to a shell."""
+    """Types what the fix has in backquotes, up to its first alternative: lines go into .env, commands to a shell.
+    What only says more isn't typed.
+    """
     for typed in _typed(fix):
         if re.fullmatch(r"[A-Z_]+=.*", typed):
             write_env(site, typed)
@@ -55,4 +57,5 @@ def write_env(site: Site, line: str) -> None:
 
 def _typed(fix: str) -> Iterator[str]:
     for part in re.split(r",? or ", fix)[0].split(";"):
-        yield from re.findall(r"`([^`]+)`", part)
+        if not re.search(r"\bsays (why|more)", part):
+            yield from re.findall(r"`([^`]+)`", part)
