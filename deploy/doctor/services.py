@@ -86,8 +86,12 @@ def _code_in(site: Site, container: Container) -> Mapping[str, str]:
 
 
 def _last_words(site: Site, container: Container) -> str:
-    """The last line of its log that tells of trouble, or else the very last; nothing of one that is well."""
-    if container.status == "running" and container.health != "unhealthy" and container.restarts <= RESTARTS:
+    """Of its health check, or of its log the last line that tells of trouble, or else the very last; nothing of a
+    container that is well.
+    """
+    if container.health == "unhealthy" and container.complaint:
+        return last_trouble(container.complaint.splitlines())
+    if container.status == "running" and container.restarts <= RESTARTS:
         return ""
     said = site.run("docker", "logs", "--tail", "100", container.id)
     return last_trouble((said.out + "\n" + said.error).splitlines())

@@ -39,6 +39,8 @@ class Container:
     service: str
     status: str
     health: str
+    complaint: str
+    """What the latest health check said."""
     exit_code: int
     restarts: int
     ports: frozenset[int]
@@ -158,12 +160,15 @@ def size(text: str) -> int | None:
 
 def _container(inspected: Mapping[str, Any]) -> Container:
     state, labels = inspected["State"], inspected["Config"]["Labels"]
+    health = state.get("Health", {})
+    checks = health.get("Log") or [{"Output": ""}]
     published = inspected["HostConfig"].get("PortBindings") or {}
     return Container(
         id=inspected["Id"],
         service=labels.get("com.docker.compose.service", ""),
         status=state["Status"],
-        health=state.get("Health", {}).get("Status", ""),
+        health=health.get("Status", ""),
+        complaint=checks[-1]["Output"].strip(),
         exit_code=state["ExitCode"],
         restarts=inspected["RestartCount"],
         ports=frozenset(

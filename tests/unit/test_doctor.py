@@ -26,7 +26,7 @@ def _version(api: str) -> Said:
 
 
 def _container(status: str, health: str = "", *, restarts: int = 0) -> Finding:
-    container = Container("id", "core", status, health, 1, restarts, frozenset())
+    container = Container("id", "core", status, health, "", 1, restarts, frozenset())
     return services.judge_container("core", container, "no room")
 
 
