@@ -18,13 +18,13 @@ JUST: Final = (str(Path(sys.executable).with_name("just")), "--no-deps", "--set"
 Finding = Mapping[str, str]
 
 
-def run(site: Site, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return site.host.run(*command, cwd=site.folder, env={"DOCKER_CONFIG": str(bases.compose_plugin()), **environment})
+def run(site: Site, *command: str) -> subprocess.CompletedProcess[str]:
+    return site.host.run(*command, cwd=site.folder, env={"DOCKER_CONFIG": str(bases.compose_plugin())})
 
 
-def doctor(site: Site, **environment: str) -> list[Finding]:
+def doctor(site: Site, *environment: str) -> list[Finding]:
     """What `just doctor --json` finds; its exit code says whether something is broken."""
-    said = run(site, *JUST, "doctor", "--json", **environment)
+    said = run(site, "env", *environment, *JUST, "doctor", "--json")
     found: list[Finding] = json.loads(said.stdout)
     assert said.returncode == any(finding["level"] == "broken" for finding in found), said.stderr
     return found
