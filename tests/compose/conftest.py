@@ -30,6 +30,11 @@ class Site:
     folder: Path
     took_seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the engine's client finds Compose."""
+        return {"DOCKER_CONFIG": str(bases.compose_plugin())}
+
     def deploy(self, *arguments: str) -> str:
         """What the recipe of that name does, as `just` calls it; all that it said."""
         return self._run(sys.executable, "-m", "deploy", *arguments)
@@ -53,7 +58,7 @@ class Site:
         file.write_text(text)
 
     def _run(self, *command: str) -> str:
-        done = self.host.run(*command, cwd=self.folder, env={"DOCKER_CONFIG": str(bases.compose_plugin())})
+        done = self.host.run(*command, cwd=self.folder, env=self.environment)
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
