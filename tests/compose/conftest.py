@@ -1,6 +1,7 @@
 """The system as an operator starts it from a fresh clone with Docker Compose, on a host of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.lab.host import Host
 
 SERVICES = ("redis", "rabbitmq", "core", "gateway", "gpu_agent")
 OURS = SERVICES[2:]
+OPERATORS_GROUP = 4242  # as if who runs init weren't root
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site = Site(host, folder / "clone")
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(site.folder)], check=True)
         site.deploy("init", "localhost")
-        site.set(WORK_DIR="/run/inference-server", REDIS_MAXMEMORY="512mb", REDIS_MEMORY_LIMIT="1gb")
+        os.chown(site.folder / "tls" / "certs" / "server.key", -1, OPERATORS_GROUP)
+        site.set(
+            CERTS_GROUP=str(OPERATORS_GROUP),
+            WORK_DIR="/run/inference-server",
+            REDIS_MAXMEMORY="512mb",
+            REDIS_MEMORY_LIMIT="1gb",
+        )
         for image in _base_images(site):
             bases.load(host.docker_host, image)
         for name, arguments in (("build", ("build",)), ("up", ("up", "--detach", "--wait"))):
