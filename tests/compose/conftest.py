@@ -1,6 +1,7 @@
 """The system as an operator starts it from a fresh clone with Docker Compose, on a host of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.lab.host import Host
 
 SERVICES = ("redis", "rabbitmq", "core", "gateway", "gpu_agent")
 OURS = SERVICES[2:]
+OPERATORS_GROUP = 4242  # as if who runs init weren't root
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Site:
     host: Host
     folder: Path
     took_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the engine's client finds Compose."""
+        return {"DOCKER_CONFIG": str(bases.compose_plugin())}
 
     def deploy(self, *arguments: str) -> str:
         """What the recipe of that name does, as `just` calls it; all that it said."""
@@ -53,7 +60,7 @@ class Site:
         file.write_text(text)
 
     def _run(self, *command: str) -> str:
-        done = self.host.run(*command, cwd=self.folder, env={"DOCKER_CONFIG": str(bases.compose_plugin())})
+        done = self.host.run(*command, cwd=self.folder, env=self.environment)
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -66,7 +73,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site = Site(host, folder / "clone")
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(site.folder)], check=True)
         site.deploy("init", "localhost")
-        site.set(WORK_DIR="/run/inference-server", REDIS_MAXMEMORY="512mb", REDIS_MEMORY_LIMIT="1gb")
+        os.chown(site.folder / "tls" / "certs" / "server.key", -1, OPERATORS_GROUP)
+        site.set(
+            CERTS_GROUP=str(OPERATORS_GROUP),
+            WORK_DIR="/run/inference-server",
+            REDIS_MAXMEMORY="512mb",
+            REDIS_MEMORY_LIMIT="1gb",
+        )
         for image in _base_images(site):
             bases.load(host.docker_host, image)
         for name, arguments in (("build", ("build",)), ("up", ("up", "--detach", "--wait"))):

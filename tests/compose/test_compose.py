@@ -3,6 +3,8 @@
 import json
 import re
 import secrets
+import socket
+import sys
 from collections.abc import Callable
 
 import aiormq
@@ -157,11 +159,26 @@ def test_containers_have_no_more_than_they_need(site: Site) -> None:
             assert config["User"].startswith("10001:")
             assert host["CapDrop"] == ["ALL"]
     assert set(site.inspect("gateway")["NetworkSettings"]["Networks"]) == {"inference-server_frontend"}
-    assert "ca.key: Permission denied" in _refused(site, "gateway", "cat /certs/ca.key")
+    read = ("exec", "--no-TTY", "gateway", "sh", "-c", "cat /certs/ca.key 2>&1 || true")
+    assert "Permission denied" in site.compose(*read)
 
 
-def _refused(site: Site, service: str, script: str) -> str:
-    return site.compose("exec", "--no-TTY", service, "sh", "-c", f"{script} 2>&1 || true")
+def test_images_know_no_time(site: Site) -> None:
+    """So that the same files make the same layers; and nothing that builds stays."""
+    for service in OURS:
+        newer = ("find", "/app", "/opt", "-newermt", "2024-01-02")
+        assert site.compose("exec", "--no-TTY", service, *newer) == ""
+        assert site.compose("exec", "--no-TTY", service, "sh", "-c", "ls /opt/venv/bin | grep pip || true") == ""
+
+
+def test_a_taken_port_is_named(site: Site) -> None:
+    """Before anything is changed."""
+    site.compose("stop", "gateway")
+    with socket.create_server(("", 443)):
+        refused = site.host.run(sys.executable, "-m", "deploy", "up", cwd=site.folder, env=site.environment)
+    assert refused.returncode == 1
+    assert "Port 443 is taken by another process" in refused.stderr
+    site.compose("up", "--detach", "--wait")
 
 
 def test_the_agent_looks_at_the_engines_disk(site: Site) -> None:
