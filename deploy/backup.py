@@ -33,11 +33,10 @@ MANIFEST: Final = "manifest.json"
 KEPT_IN: Final = REPOSITORY / "backups"
 PARTS: Final = [str(path.relative_to(REPOSITORY)) for path in (ENVIRONMENT, preparation.SECRETS, certs.FOLDER)]
 VOLUME: Final = "inference-server_redis"
-PAUSE_MS: Final = 2000
-"""Writes wait while Redis counts and forks, a moment; should we die in between, they go on after this."""
+PAUSE_MS: Final = 5000
+"""Writes wait while Redis counts and forks, a moment; should we die in between, they go on by themselves."""
 
 POLL_SECONDS: Final = 0.2
-CHUNK_BYTES: Final = 2**20
 
 _INSTALL: Final = """
 cd /data
@@ -126,7 +125,7 @@ class Redis:
         return dict(line.split(":", 1) for line in self.ask(f"INFO {section}") if ":" in line)
 
     def snapshot(self) -> Held:
-        """Writes /data/dump.rdb; what it holds is exactly what the answer says."""
+        """Writes /data/dump.rdb, over what an interrupted backup left; it holds exactly what the answer says."""
         self._wait_for_child()
         _, models, tasks, *_ = self.ask(
             f"CLIENT PAUSE {PAUSE_MS} WRITE", f"HLEN {keys.MODELS}", f"ZCARD {keys.TASKS}", "BGSAVE", "CLIENT UNPAUSE"

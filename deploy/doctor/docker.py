@@ -10,7 +10,7 @@ from typing import Any, Final
 from deploy.compose import INSTALLATION
 from deploy.compose import OLDEST as OLDEST_COMPOSE
 from deploy.doctor.finding import Finding, broken, ok, warning
-from deploy.doctor.site import Said, Site
+from deploy.doctor.site import NOT_FOUND, TOO_SLOW, Said, Site
 
 OLDEST_API: Final = (1, 41)
 """Engine 20.10's."""
@@ -35,10 +35,12 @@ def engine(site: Site) -> Iterator[Finding]:
 
 
 def judge_engine(said: Said, *, user: str) -> Finding:
-    if said.code == 127:
+    if said.code == NOT_FOUND:
         return broken("there is no docker command", INSTALLATION)
     if not said.is_well:
         words = said.error.splitlines()[-1] if said.error else "no answer"
+        if said.code == TOO_SLOW:
+            return broken(words, "`sudo systemctl restart docker`, if it stays so")
         if "permission denied" in words:
             return broken(
                 f"{user} may not use the Docker engine", f"`sudo usermod -aG docker {user}`, then log in again"

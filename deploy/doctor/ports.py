@@ -29,7 +29,7 @@ def check(site: Site) -> Iterator[Finding]:
             ours = any(
                 port in container.ports and container.status == "running" for container in site.containers.values()
             )
-            others = site.run("docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}}").out.split()
+            others = _publishers(site, port) if site.engine.is_well else []
             inodes = _listening(site.proc).get(port)
             process = _owner(site.proc, inodes) if inodes else None
             yield judge(name, port, is_ours=ours, is_free=not inodes, containers=others, process=process)
@@ -53,6 +53,10 @@ def judge(
         )
     stop = f"sudo systemctl disable --now {process.unit}" if process.unit else f"sudo kill {process.pid}"
     return broken(f"{name} {port}: taken by {process.name}, pid {process.pid}", f"`{stop}`, {elsewhere}")
+
+
+def _publishers(site: Site, port: int) -> list[str]:
+    return site.run("docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}}").out.split()
 
 
 def _listening(proc: Path) -> Mapping[int, set[str]]:

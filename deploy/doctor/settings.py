@@ -19,7 +19,7 @@ from gpu_agent.settings import Settings as Agent
 FIELDS: Final[Mapping[str, FieldInfo]] = {
     name.upper(): field for kind in (Core, Gateway, Agent) for name, field in kind.model_fields.items()
 }
-_OF_DOCKER: Final = ("COMPOSE_", "DOCKER_", "BUILDKIT_")
+_OF_OTHERS: Final = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|PYTHON|MALLOC)_.*|(HTTPS?|NO)_PROXY|TZ")
 
 
 def _is_port(value: str) -> bool:
@@ -57,8 +57,8 @@ def judge_missing(env: Mapping[str, str], example: Mapping[str, str]) -> Iterato
 
 def judge_names(env: Mapping[str, str], known: frozenset[str]) -> Iterator[Finding]:
     for name in sorted(env.keys() - known):
-        if not name.startswith(_OF_DOCKER):
-            [*alike] = get_close_matches(name, known, n=1)
+        if not _OF_OTHERS.fullmatch(name):
+            alike = get_close_matches(name, known, n=1)
             fix = f"is {alike[0]} meant? If not, remove it" if alike else "remove it"
             yield warning(f"{name} in .env: no such setting", fix)
 

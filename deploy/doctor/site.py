@@ -13,6 +13,8 @@ from typing import Any, Final
 from demo.stack import REPOSITORY
 
 COMMAND_SECONDS: Final = 15.0
+NOT_FOUND: Final = 127
+TOO_SLOW: Final = 124
 PROJECT: Final = "inference-server"
 _LINE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*(.*?)[ \t]*$")
 _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -106,9 +108,9 @@ class Site:
                 check=False,
             )
         except FileNotFoundError:
-            return Said(127, error=f"{command[0]}: command not found")
+            return Said(NOT_FOUND, error=f"{command[0]}: command not found")
         except subprocess.TimeoutExpired:
-            return Said(124, error=f"no answer from {command[0]} within {seconds:g} seconds")
+            return Said(TOO_SLOW, error=f"no answer from {command[0]} within {seconds:g} seconds")
         return Said(done.returncode, done.stdout, done.stderr.strip())
 
     @cached_property
