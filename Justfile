@@ -94,6 +94,12 @@ chaos *ARGS:
     @demo/setup.sh tests
     @{{ python }} -m tests.chaos "$@"
 
+# Check the whole system on this machine's NVIDIA GPUs, as root: docs/gpus.md
+[no-exit-message]
+[positional-arguments]
+gpus *ARGS: setup
+    @{{ python }} -m tests.gpu "$@"
+
 # Format the code and apply the linter's safe fixes
 fmt: setup
     {{ python }} -m ruff check --fix
