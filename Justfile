@@ -61,7 +61,7 @@ reset-all *ARGS:
 
 # Make a local CA and a server certificate for DOMAIN in tls/certs
 [no-exit-message]
-certs DOMAIN *ARGS: setup
+certs DOMAIN *ARGS: (setup "compose")
     @{{ python }} -m tls.certs {{ DOMAIN }} {{ ARGS }}
 
 # Install what is missing on this machine, and the Python packages into .venv
