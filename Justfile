@@ -78,7 +78,7 @@ restore FOLDER *ARGS: (setup "compose")
 
 # Make a local CA and a server certificate for DOMAIN in tls/certs
 [no-exit-message]
-certs DOMAIN *ARGS: setup
+certs DOMAIN *ARGS: (setup "compose")
     @{{ python }} -m tls.certs {{ DOMAIN }} {{ ARGS }}
 
 # Install what is missing on this machine, and the Python packages into .venv
@@ -110,6 +110,12 @@ bench *ARGS: setup
 chaos *ARGS:
     @demo/setup.sh tests
     @{{ python }} -m tests.chaos "$@"
+
+# Check the whole system on this machine's NVIDIA GPUs, as root: docs/gpus.md
+[no-exit-message]
+[positional-arguments]
+gpus *ARGS: setup
+    @{{ python }} -m tests.gpu "$@"
 
 # Format the code and apply the linter's safe fixes
 fmt: setup

@@ -21,6 +21,7 @@ from yarl import URL
 
 from core.contract import queues
 from core.contract.errors import Unavailable
+from core.contract.needs import Need
 from core.secrets import SecretsInFiles, with_password
 
 log = structlog.get_logger()
@@ -53,6 +54,9 @@ class BrokerSettings(SecretsInFiles):
     def rabbitmq_url_with_password(self) -> str:
         return with_password(self.rabbitmq_url.get_secret_value(), self.rabbitmq_password.get_secret_value())
 
+    def queue_for(self, need: Need) -> str:
+        return queues.for_need(self.unfinished_job_queue, need)
+
 
 @dataclass(frozen=True)
 class Depth:
@@ -82,6 +86,10 @@ class Message:
     def uid(self) -> str:
         """Whatever somebody put there; check that it can be a uid."""
         return self._delivered.body.decode("ascii", errors="replace")
+
+    @property
+    def queue(self) -> str:
+        return self._delivered.routing_key or ""
 
     @property
     def redelivered(self) -> bool:
@@ -144,9 +152,9 @@ class Broker:
         )
         try:
             await self._publish(queue, uid, properties)
-        except aiormq.exceptions.PublishError:  # somebody deleted the queue
+        except aiormq.exceptions.PublishError:  # somebody deleted the queue, or nobody has needed it yet
             async with _answered():
-                await self._declare(self._live.publishing)
+                await self._declare(self._live.publishing, queue)
             async with _answered(CONFIRM_SECONDS):
                 await self._publish(queue, uid, properties)
 
@@ -158,9 +166,9 @@ class Broker:
             )
 
     async def depth(self, queue: str) -> Depth:
-        """How many messages wait in a queue, and how many consumers listen."""
+        """How many messages wait in a queue, and how many consumers listen. One that isn't there is made."""
         async with _answered():
-            declared = await self._live.publishing.queue_declare(queue, passive=True)
+            declared = await self._live.publishing.queue_declare(queue, **queues.DECLARATION)
         return self._noted(queue, declared)
 
     def empty_at(self, queue: str) -> float:
@@ -187,7 +195,7 @@ class Broker:
                 async with _answered():
                     channel = await self._live.connection.channel()
                     if is_anew:
-                        await self._declare(channel)
+                        await self._declare(channel, *names)
             except Unavailable:
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
                 continue
@@ -275,9 +283,9 @@ class Broker:
                 async with _answered():
                     await connection.close()
 
-    async def _declare(self, channel: AbstractChannel) -> None:
+    async def _declare(self, channel: AbstractChannel, *others: str) -> None:
         settings = self.settings
-        for name in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
+        for name in {settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, *others}:
             self._noted(name, await channel.queue_declare(name, **queues.DECLARATION))
 
 

@@ -1,10 +1,12 @@
 """Core as an app: the routes, the token that guards them, the documents."""
 
+from contextlib import suppress
+
 from quart import Response, request
 
 from core import metrics
 from core.client import CoreToken
-from core.contract.errors import Unauthorized
+from core.contract.errors import Unauthorized, Unavailable
 from core.contract.http import Readiness
 from core.dispatch import Dispatch
 from core.openapi import PRIVATE, add_docs
@@ -54,6 +56,9 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
 
     @app.get("/metrics")
     async def exposition() -> Response:
+        with suppress(Unavailable):
+            dispatch.store.pulse.check()
+            metrics.note_agents(await dispatch.store.agents.all())
         return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
 
     return app

@@ -13,6 +13,7 @@ import aiohttp
 import structlog
 from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 
+from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
 from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody, Noted
 from core.contract.model import Model
@@ -97,21 +98,25 @@ class CoreClient:
         """All that are registered."""
         return _MODELS.validate_json(await self._call("GET", "/api/models/"))
 
+    async def report(self, report: AgentReport) -> Wanted:
+        """Who an agent is, and for what it may listen."""
+        return Wanted.model_validate_json(await self._call("POST", "/api/agents/", report.model_dump_json().encode()))
+
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
         body = request.model_dump_json().encode()
         return Claim.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/claim", body))
 
     async def renew(self, uid: str, attempt: int, noted: Noted) -> None:
-        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/renew", params=noted.model_dump())
+        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/renew", params=noted.query)
 
     async def finish(self, uid: str, attempt: int, zip: AsyncIterable[bytes], noted: Noted) -> None:
         """Streams the output zip. TransitionRefused: the attempt has lost the task."""
         path = f"/api/tasks/{uid}/attempts/{attempt}/output"
-        await self._call("POST", path, zip, params=noted.model_dump(), seconds=None)
+        await self._call("POST", path, zip, params=noted.query, seconds=None)
 
     async def fail(self, uid: str, attempt: int, failure: Failure, noted: Noted) -> None:
         path = f"/api/tasks/{uid}/attempts/{attempt}/failure"
-        await self._call("POST", path, failure.model_dump_json().encode(), params=noted.model_dump())
+        await self._call("POST", path, failure.model_dump_json().encode(), params=noted.query)
 
     async def release(self, uid: str, attempt: int) -> None:
         await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/release")

@@ -5,7 +5,7 @@ between the two, the reaper puts right.
 """
 
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,9 @@ from typing import Final, TypeVar
 
 import structlog
 
+from core.agents import lack
 from core.amqp import Broker
+from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import (
     InputGone,
     InvalidParameters,
@@ -28,7 +30,7 @@ from core.contract.errors import (
     TransitionRefused,
     Unavailable,
 )
-from core.contract.http import Admission, Claim, ClaimRequest
+from core.contract.http import Admission, Claim, ClaimRequest, Noted
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
@@ -37,7 +39,7 @@ from core.store import Store
 from core.store.blobs import Upload
 from core.store.connection import soon
 from core.store.room import Announced
-from core.store.tasks import LOST, Claimed, Ended, Failed, NewTask, OutputChanged
+from core.store.tasks import LOST, NOTHING, Claimed, Ended, Failed, NewTask, OutputChanged
 from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
@@ -80,16 +82,16 @@ class Dispatch:
             blob = await self._received(upload, zip)
             async with upload.offered():
                 await self.store.tasks.create(
-                    NewTask(uid, model_id, blob, use_gpu=model.use_gpu, max_attempts=model.max_attempts)
+                    NewTask(uid, model_id, blob, need=model.need, max_attempts=model.max_attempts)
                 )
         log.info("task.created", task=uid, model=model_id, size=blob.size)
-        await self.ring(uid)
+        await self.ring(uid, queue=self.broker.settings.queue_for(model.need))
         return uid
 
-    async def ring(self, uid: str, *, queue: str | None = None) -> bool:
+    async def ring(self, uid: str, *, queue: str) -> bool:
         """Tells the agents that a task waits. False while the broker is away: the reaper rings later."""
         try:
-            await self.broker.publish(queue or self.broker.settings.unfinished_job_queue, uid)
+            await self.broker.publish(queue, uid)
         except Unavailable as error:
             log.warning("task.unrung", task=uid, error=str(error))
             return False
@@ -103,6 +105,17 @@ class Dispatch:
         if task is None:
             raise TaskNotFound
         return task
+
+    async def explained(self, tasks: Sequence[Task]) -> list[Task]:
+        """With what those that are pending wait for, as far as no agent has it."""
+        if not any(task.state is State.PENDING for task in tasks):
+            return list(tasks)
+        agents = await self.store.agents.all()
+        lacks = {need: lack(need, agents) for need in {task.need for task in tasks}}
+        return [
+            task.model_copy(update={"waits_for": lacks[task.need]}) if task.state is State.PENDING else task
+            for task in tasks
+        ]
 
     async def input(self, uid: str) -> Blob:
         """The posted zip, as long as the task may need it."""
@@ -124,13 +137,14 @@ class Dispatch:
         return task.output
 
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
-        """pending → running. TransitionRefused: somebody has it, or an agent with a GPU must; drop the message."""
+        """pending → running. TransitionRefused: somebody has it, or an agent that has more must; drop the message."""
         outcome, task = await self.store.tasks.claim(
             uid,
-            Runner(agent=request.agent, host=request.host, gpus=request.gpus),
+            Runner(**request.model_dump(include=set(Runner.model_fields))),
             claim_id=request.claim_id,
             lease_seconds=self.lease_seconds,
             redelivered=request.redelivered,
+            serves=request.serves,
         )
         if outcome is Claimed.GONE:
             raise TaskNotFound
@@ -141,31 +155,33 @@ class Dispatch:
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
         return Claim(task=task, model=await self.model(task.model_human_readable_id), lease_seconds=self.lease_seconds)
 
-    async def renew(self, uid: str, attempt: int, *, image: str = "") -> None:
+    async def renew(self, uid: str, attempt: int, *, noted: Noted = NOTHING) -> None:
         """TransitionRefused: the attempt has lost the task, its container must go."""
-        if not await self.store.tasks.renew(uid, attempt, lease_seconds=self.lease_seconds, image=image):
+        if not await self.store.tasks.renew(uid, attempt, lease_seconds=self.lease_seconds, noted=noted):
             raise TransitionRefused
 
-    async def finish(self, uid: str, attempt: int | None, zip: AsyncIterable[bytes] | None, *, image: str = "") -> Task:
+    async def finish(
+        self, uid: str, attempt: int | None, zip: AsyncIterable[bytes] | None, *, noted: Noted = NOTHING
+    ) -> Task:
         """running → finished with an output. Sent twice it finishes once; the second output is dropped."""
         task = await self.task(uid)
         if zip is None:
-            outcome = await self._finish(task, attempt, None, image)
+            outcome = await self._finish(task, attempt, None, noted)
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
                 blob = await self._received(upload, zip, is_output=True)
                 async with upload.offered():
-                    outcome = await self._finish(task, attempt, blob, image)
+                    outcome = await self._finish(task, attempt, blob, noted)
                     if outcome is not Ended.DONE:
                         upload.withdraw()
         if outcome is Ended.STALE:
             raise TransitionRefused
         return await self.task(uid)
 
-    async def fail(self, uid: str, attempt: int | None, failure: Failure, *, image: str = "") -> Task:
+    async def fail(self, uid: str, attempt: int | None, failure: Failure, *, noted: Noted = NOTHING) -> Task:
         """running → failed, or pending again if the reason allows it: the sweep rings it after a moment."""
         task = await self.task(uid)
-        outcome = await self._fail(task, attempt, failure, image=image)
+        outcome = await self._fail(task, attempt, failure, noted=noted)
         if outcome is Failed.STALE:
             raise TransitionRefused
         log.info("attempt.failed", task=uid, attempt=attempt, reason=failure.reason, task_is=outcome)
@@ -193,11 +209,11 @@ class Dispatch:
 
     async def release(self, uid: str, attempt: int | None) -> Task:
         """running → pending and rung: an agent that drains hands its task back."""
-        await self.task(uid)
+        task = await self.task(uid)
         if not await self.store.tasks.release(uid, attempt):
             raise TransitionRefused
         log.info("task.released", task=uid, attempt=attempt)
-        await self.ring(uid)
+        await self.ring(uid, queue=self.broker.settings.queue_for(task.need))
         return await self.task(uid)
 
     async def cancel(self, uid: str) -> Task:
@@ -272,6 +288,8 @@ class Dispatch:
             raise InvalidParameters.missing("body", "zip_file")
         if zip is not None and not spec.model_available:
             raise InvalidParameters.wrong("query", "model_available", "a zip was sent, so this must be true")
+        if not spec.use_gpu and (limits.gpu_count > 1 or limits.gpu_memory_mb):
+            raise InvalidParameters.wrong("query", "use_gpu", "the model asks for GPUs, so this must be true")
         if await self.store.models.get(spec.human_readable_id):
             raise ModelExists
         uid = secrets.token_urlsafe(UID_BYTES)
@@ -284,6 +302,12 @@ class Dispatch:
                     model = await self.store.models.add(uid, spec, limits, blob)
         log.info("model.added", model=model.human_readable_id, image=model.container_tag)
         return model
+
+    async def heard(self, report: AgentReport) -> Wanted:
+        """An agent says who it is, and learns for which needs there are models."""
+        await self.store.agents.note(report)
+        needs = {model.need for model in await self.store.models.all()}
+        return Wanted(needs=tuple(sorted((need for need in needs if need.name), key=lambda need: need.name)))
 
     @asynccontextmanager
     async def _incoming(self, owner: str, announced: Announced) -> AsyncIterator[Upload]:
@@ -303,17 +327,17 @@ class Dispatch:
             await upload.alive_during(self.check_zip(blob))
         return blob
 
-    async def _finish(self, task: Task, attempt: int | None, output: Blob | None, image: str) -> Ended:
-        transition = partial(self.store.tasks.finish, task.uid, attempt, output, image=image)
+    async def _finish(self, task: Task, attempt: int | None, output: Blob | None, noted: Noted) -> Ended:
+        transition = partial(self.store.tasks.finish, task.uid, attempt, output, noted=noted)
         outcome = await self._end(task, transition, Ended.DONE)
         if outcome is Ended.DONE:
             log.info("task.finished", task=task.uid, attempt=attempt, size=output.size if output else None)
         return outcome
 
     async def _fail(
-        self, task: Task, attempt: int | None, failure: Failure, *, image: str = "", if_expired: bool = False
+        self, task: Task, attempt: int | None, failure: Failure, *, noted: Noted = NOTHING, if_expired: bool = False
     ) -> Failed:
-        transition = partial(self.store.tasks.fail, task.uid, attempt, failure, image=image, if_expired=if_expired)
+        transition = partial(self.store.tasks.fail, task.uid, attempt, failure, noted=noted, if_expired=if_expired)
         outcome = await self._end(task, transition, Failed.FAILED)
         if outcome is Failed.PENDING:
             await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else _again_seconds(task))

@@ -1,8 +1,11 @@
 """What core counts, for Prometheus: each process its own figures."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge, generate_latest
+
+from core.contract.agent import Agent
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _REGISTRY: Final = CollectorRegistry()
@@ -24,6 +27,17 @@ STORE_LIMIT: Final = Gauge(
 STORE_RESERVE: Final = Gauge(
     "inference_server_store_reserve_bytes", "Of the limit, what new uploads may not use", registry=_REGISTRY
 )
+
+AGENTS: Final = Gauge("inference_server_agents", "Agents that are there", registry=_REGISTRY)
+GPUS: Final = Gauge("inference_server_gpus", "GPUs of the agents that are there", registry=_REGISTRY)
+GPUS_UNWELL: Final = Gauge("inference_server_gpus_unwell", "Those of them that get no tasks", registry=_REGISTRY)
+
+
+def note_agents(agents: Iterable[Agent]) -> None:
+    there = [agent for agent in agents if agent.is_there]
+    AGENTS.set(len(there))
+    GPUS.set(sum(len(agent.gpus) for agent in there))
+    GPUS_UNWELL.set(sum(gpu.problem is not None for agent in there for gpu in agent.gpus))
 
 
 def exposition() -> bytes:

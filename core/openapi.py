@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from quart import Quart, Response, send_from_directory
 
+from core.contract.agent import Agent
 from core.contract.errors import (
     ContractError,
     Forbidden,
@@ -28,7 +29,7 @@ from core.contract.errors import (
     Unavailable,
 )
 from core.contract.http import STATUS, ErrorBody
-from core.contract.model import Model, ModelSpec
+from core.contract.model import Limits, Model, ModelSpec
 from core.contract.task import Task
 
 ZIP: Final = "application/zip"
@@ -56,6 +57,10 @@ class Operation:
     query: tuple[tuple[str, bool], ...] = ()
     """Names of parameters, and whether each is required."""
     takes_zip: bool = False
+
+
+def _parameters(kind: type[BaseModel]) -> tuple[tuple[str, bool], ...]:
+    return tuple((name, field.is_required()) for name, field in kind.model_fields.items())
 
 
 UPLOAD_ERRORS: Final = (InvalidZip, InvalidParameters, TooLarge, StoreFull, Unavailable)
@@ -89,13 +94,23 @@ PUBLIC: Final = (
         "Register a model, with a zip if model_available; only if the operator allows it",
         answers=Model,
         errors=(Forbidden, ModelExists, *UPLOAD_ERRORS),
-        query=tuple((name, field.is_required()) for name, field in ModelSpec.model_fields.items()),
+        query=_parameters(ModelSpec),
         takes_zip=True,
     ),
 )
 _UID_ERRORS: Final = (TaskNotFound, Unavailable)
+_OTHERWISE: Final = {("get", "/api/tasks/{uid}"), ("post", "/api/models/")}
 PRIVATE: Final = (
-    *(operation for operation in PUBLIC if operation.method != "get" or operation.path != "/api/tasks/{uid}"),
+    *(operation for operation in PUBLIC if (operation.method, operation.path) not in _OTHERWISE),
+    Operation(
+        "post",
+        "/api/models/",
+        "Register a model, with a zip if model_available, and say how it may run",
+        answers=Model,
+        errors=(ModelExists, *UPLOAD_ERRORS),
+        query=(*_parameters(ModelSpec), *_parameters(Limits)),
+        takes_zip=True,
+    ),
     Operation("get", "/api/tasks/", "List tasks, the newest first", answers=Task, answers_list=True),
     Operation("get", "/api/tasks/{uid}", "A task", answers=Task, errors=_UID_ERRORS),
     Operation(
@@ -122,6 +137,7 @@ PRIVATE: Final = (
         errors=(*_UID_ERRORS, InvalidParameters, TransitionRefused, TooLarge),
         takes_zip=True,
     ),
+    Operation("get", "/api/agents/", "List the agents, their GPUs and problems", answers=Agent, answers_list=True),
     Operation("get", "/api/models/{uid}", "A model", answers=Model, errors=(ModelNotFound,)),
     Operation("get", "/api/models/zips/{uid}", "A model's zip", answers=ZIP, errors=(ModelNotFound, ModelHasNoZip)),
 )
@@ -130,7 +146,8 @@ PRIVATE: Final = (
 def document(title: str, operations: Iterable[Operation]) -> dict[str, Any]:
     """An OpenAPI 3.1 document as a plain structure."""
     _, schemas = models_json_schema(
-        [(kind, "serialization") for kind in (Task, Model, ErrorBody)], ref_template="#/components/schemas/{model}"
+        [(kind, "serialization") for kind in (Task, Model, Agent, ErrorBody)],
+        ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:

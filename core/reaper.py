@@ -156,13 +156,13 @@ class _Bell:
     async def _why_ring(self, look: Look) -> tuple[str | None, str]:
         settings = self._dispatch.broker.settings
         main, gpu = settings.unfinished_job_queue, settings.gpu_job_queue
+        queue = gpu if look.is_bounced else settings.queue_for(look.task.need)
         if look.rung_at is None:
-            return "unrung", main
-        queue = gpu if look.task.waits_for else main
+            return "unrung", queue
         depth = await self._depth(queue)
         if look.rung_at < self._dispatch.broker.empty_at(queue) - EMPTY_MARGIN_SECONDS:
             return "message lost", queue
-        if look.task.waits_for and not depth.consumers and not (await self._depth(main)).messages:
+        if look.is_bounced and not depth.consumers and not (await self._depth(main)).messages:
             # A consumer of version 1 may have the GPU that no agent of ours has, and listens on the main queue alone.
             return "nobody listens", main
         return None, queue

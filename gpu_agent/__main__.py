@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import signal
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 
@@ -11,9 +11,11 @@ from core.amqp import Broker
 from core.client import CoreClient
 from core.contract.errors import Unauthorized
 from core.observe import set_up_logs
-from gpu_agent import gpus
-from gpu_agent.agent import Agent, Slot
+from gpu_agent.agent import Agent
 from gpu_agent.engine import Engine
+from gpu_agent.gpus import DriverHangs, Gpus
+from gpu_agent.host import answering
+from gpu_agent.pool import Pool, Slot
 from gpu_agent.settings import Settings
 
 log = structlog.get_logger()
@@ -33,13 +35,15 @@ async def main() -> None:
 
 
 async def _run(settings: Settings) -> None:
-    slots = _slots(settings)
+    gpus = await _gpus(settings)
+    slots = [Slot(gpu.uuid, gpu) for gpu in gpus.all]
+    pool = Pool(slots or (Slot(f"cpu-{number}") for number in range(1, settings.cpu_slots + 1)))
     async with (
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
-        Engine.open(settings.docker_host, slots=len(slots), pull_stall_seconds=settings.pull_stall_seconds) as engine,
+        _engine(settings, slots=len(pool.slots)) as engine,
     ):
-        agent = Agent(settings, slots, core, broker, engine)
+        agent = Agent(settings, gpus, pool, core, broker, engine)
         running = asyncio.create_task(agent.run(), name="agent")
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,10 +62,26 @@ async def _run(settings: Settings) -> None:
         log.info("agent.stopped")
 
 
-def _slots(settings: Settings) -> tuple[Slot, ...]:
-    if found := gpus.chosen(settings.gpu_uuid):
-        return tuple(Slot(name=uuid, gpus=(uuid,)) for uuid in found)
-    return tuple(Slot(name=f"cpu-{number}") for number in range(1, settings.cpu_slots + 1))
+def _engine(settings: Settings, *, slots: int) -> AbstractAsyncContextManager[Engine]:
+    return Engine.open(
+        settings.docker_host,
+        slots=slots,
+        pull_stall_seconds=settings.pull_stall_seconds,
+        gpu_devices=settings.gpu_devices,
+    )
+
+
+async def _gpus(settings: Settings) -> Gpus:
+    """Those of this host's driver; an engine that is elsewhere is asked for its own."""
+    discovered: tuple[str, ...] = ()
+    if not settings.docker_host.startswith("unix:"):
+        async with _engine(settings, slots=1) as engine:
+            await answering(engine)
+            discovered = engine.gpus
+    try:
+        return await Gpus.of(settings, discovered=discovered)
+    except DriverHangs as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

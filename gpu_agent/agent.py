@@ -1,23 +1,29 @@
 """The agent: a slot for each GPU, each taking one task at a time, its lease renewed while it runs."""
 
 import asyncio
+import random
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, cast
 
 import structlog
 
 from core.amqp import Broker, Message
 from core.client import CoreClient, patiently
+from core.contract import VERSION
+from core.contract.agent import REPORT_SECONDS, AgentReport, Gpu
 from core.contract.errors import ContractError, TaskNotFound, TransitionRefused, Unauthorized, Unavailable
 from core.contract.http import Claim, ClaimRequest
-from core.contract.task import UID
+from core.contract.needs import ANY, Need
+from core.contract.task import UID, attempt_key
 from gpu_agent import health
 from gpu_agent.engine import Engine, EngineError
+from gpu_agent.gpus import Gpus
 from gpu_agent.host import Host
 from gpu_agent.job import HostFailed, Job
+from gpu_agent.pool import Hold, Pool, Slot, Unserved
 from gpu_agent.settings import Settings
 
 log = structlog.get_logger()
@@ -25,14 +31,7 @@ log = structlog.get_logger()
 RENEWALS_PER_LEASE: Final = 6
 LATE_CLAIM_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 10.0
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place where one task runs at a time: a GPU, or without GPUs a share of the CPU."""
-
-    name: str
-    gpus: tuple[str, ...] = ()
+GPU_SECONDS: Final = 5.0
 
 
 @dataclass
@@ -40,54 +39,75 @@ class Agent:
     """`run` works until it is cancelled or drained; `drain` lets what runs end, then hands it back."""
 
     settings: Settings
-    slots: tuple[Slot, ...]
+    gpus: Gpus
+    pool: Pool
     core: CoreClient
     broker: Broker
     engine: Engine
     _host: Host | None = None
     """Once its engine has answered."""
-    _serving: set[asyncio.Task[None]] = field(default_factory=set)
-    """The slots."""
+    _needs: tuple[Need, ...] = ()
+    """Those of registered models that not just any GPU meets."""
+    _workers: set[asyncio.Task[None]] = field(default_factory=set)
+    """One for each slot."""
     _idle: set[asyncio.Task[None]] = field(default_factory=set)
-    """Slots that wait for a message, or for their host to be well."""
+    """Workers that wait for a slot, for a message, or for their host to be well."""
     _is_draining: bool = False
 
     async def run(self) -> None:
         """Raises Unauthorized, in a group, when core refuses the token: it would take messages and drop them."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(health.tell(self.settings, self._problems, self._attempts), name="health")
+            group.create_task(health.tell(self.settings, self._all_problems, self._attempts), name="health")
             await patiently(self.core.models)()
             host = self._host = await Host.known(self.settings, self.core, self.engine)
-            log.info("agent.started", slots=[slot.name for slot in self.slots])
+            await self._check_gpus()
+            await self._report()
+            log.info("agent.started", slots=[slot.name for slot in self.pool.slots])
             group.create_task(host.keep_clean(), name="sweeper")
-            self._serving = {group.create_task(self._serve(slot, host), name=slot.name) for slot in self.slots}
+            group.create_task(_each(GPU_SECONDS, self._check_gpus), name="gpus")
+            group.create_task(_each(REPORT_SECONDS, self._report), name="report")
+            self._workers = {group.create_task(self._serve(host), name=slot.name) for slot in self.pool.slots}
 
     async def drain(self, seconds: float) -> None:
         """Takes no more tasks and waits for those that run. What runs longer is handed back when `run` is cancelled."""
         log.info("agent.draining", running=sorted(self._attempts()))
         self._is_draining = True
-        for slot in self._idle:
-            slot.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=seconds)
+        self.pool.close()
+        for worker in self._idle:
+            worker.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=seconds)
 
-    async def _serve(self, slot: Slot, host: Host) -> None:
-        settings = self.broker.settings
-        queues = [settings.unfinished_job_queue] + ([settings.gpu_job_queue] if slot.gpus else [])
+    async def _serve(self, host: Host) -> None:
         this = cast("asyncio.Task[None]", asyncio.current_task())
         while not self._is_draining:
             self._idle.add(this)
-            await host.wait_until_well()
-            async with self.broker.next_message(queues) as message:
-                if host.problems():
-                    await message.give_back()  # it is another host's
-                    continue
-                self._idle.discard(this)
-                claim = await self._claim(slot, message)
-            if claim is not None:
-                await self._work(slot, host, claim)
+            async with self.pool.one() as hold:
+                [slot] = hold.slots
+                claim = None
+                async with self.pool.idle(hold):
+                    await host.wait_until_well()
+                    queues = self._queues(slot)
+                    async with self.broker.next_message(random.sample(list(queues), len(queues))) as message:
+                        if host.problems():
+                            await message.give_back()  # it is another host's
+                            continue
+                        self.pool.busy(hold)
+                        self._idle.discard(this)
+                        claim = await self._claim(slot, message, queues[message.queue])
+                if claim is not None:
+                    await self._work(hold, host, claim)
 
-    async def _claim(self, slot: Slot, message: Message) -> Claim | None:
+    def _queues(self, slot: Slot) -> dict[str, Need]:
+        """Where a worker that has this slot listens, and what the tasks there need. None comes first: of a long queue
+        it would always take the next message.
+        """
+        settings = self.broker.settings
+        served = [need for need in self._needs if slot.fits(need) and self.pool.serves(need)]
+        queues = {settings.unfinished_job_queue: ANY} | {settings.queue_for(need): need for need in served}
+        return queues | ({settings.gpu_job_queue: ANY} if slot.gpu else {})
+
+    async def _claim(self, slot: Slot, message: Message, serves: Need) -> Claim | None:
         """The message has rung and is acknowledged, whether there is something to do or not."""
         uid = message.uid
         if not UID.fullmatch(uid):
@@ -97,7 +117,9 @@ class Agent:
         request = ClaimRequest(
             agent=f"{self.settings.agent_name}/{slot.name}",
             host=self.engine.host,
-            gpus=slot.gpus,
+            gpus=(slot.gpu.uuid,) if slot.gpu else (),
+            driver=self.gpus.driver,
+            serves=serves,
             claim_id=secrets.token_hex(8),
             redelivered=message.redelivered,
         )
@@ -120,22 +142,13 @@ class Agent:
         with suppress(TimeoutError, ContractError):
             await self._hand_back(await asyncio.wait_for(claiming, LATE_CLAIM_SECONDS))
 
-    async def _work(self, slot: Slot, host: Host, claim: Claim) -> None:
+    async def _work(self, hold: Hold, host: Host, claim: Claim) -> None:
         """Runs the task and renews its lease; whichever ends first ends the other."""
         task = claim.task
-        key = f"{task.uid}-{task.attempt}"
-        with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=slot.name):
-            job = Job(
-                claim,
-                self.settings.agent_name,
-                slot.gpus,
-                self.core,
-                host.engine,
-                host.volumes,
-                host.images,
-                host.disks,
-            )
-            running = asyncio.create_task(job.run(), name=key)
+        key = attempt_key(task.uid, task.attempt)
+        with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=hold.slots[0].name):
+            job = Job(claim, host)
+            running = asyncio.create_task(self._run(job, hold, host), name=key)
             renewing = asyncio.create_task(self._renew_until_lost(job), name=f"lease {key}")
             host.attempts.add(key)
             try:
@@ -153,6 +166,22 @@ class Agent:
             finally:
                 renewing.cancel()
                 host.attempts.discard(key)
+
+    async def _run(self, job: Job, hold: Hold, host: Host) -> None:
+        """As soon as the GPUs are there that the task needs. If they can't be, it is another agent's."""
+        need = job.claim.task.need
+        if not hold.has(need) and not await self._exchanged(hold, need, host):
+            await self._hand_back(job.claim)
+            raise Unserved
+        await job.run(hold.gpus)
+
+    async def _exchanged(self, hold: Hold, need: Need, host: Host) -> bool:
+        """The hold has what is needed, on a host that is well still."""
+        try:
+            await self.pool.exchange(hold, need)
+        except Unserved:
+            return False
+        return not host.problems()
 
     async def _renew_until_lost(self, job: Job) -> None:
         """Returns when core says that the attempt no longer holds the task. While core is away, the task goes on."""
@@ -177,6 +206,34 @@ class Agent:
         """Those that run, as uid-attempt."""
         return self._host.attempts if self._host else set()
 
+    async def _check_gpus(self) -> None:
+        self.pool.note(await self.gpus.problems(in_use=self.pool.in_use))
+
+    async def _report(self) -> None:
+        """Tells core who this agent is, and learns for what it may listen. A core of an older version doesn't ask."""
+        problems = self.pool.problems
+        report = AgentReport(
+            name=self.settings.agent_name,
+            host=self.engine.host,
+            version=VERSION,
+            driver=self.gpus.driver,
+            gpus=tuple(Gpu(**asdict(gpu), problem=problems.get(gpu.uuid)) for gpu in self.gpus.all),
+            slots=len(self.pool.slots),
+            running=tuple(sorted(self._attempts())),
+            problems=await self._problems(),
+        )
+        try:
+            wanted = await self.core.report(report)
+        except ContractError as error:
+            log.info("agent.unheard", error=str(error))
+            return
+        if wanted.needs != self._needs:
+            self._needs = wanted.needs
+            self.pool.recall()
+
+    async def _all_problems(self) -> dict[str, str]:
+        return await self._problems() | {gpu: f"{gpu}: {words}" for gpu, words in self.pool.problems.items()}
+
     async def _problems(self) -> dict[str, str]:
         """What keeps the agent from taking tasks, in words."""
         engine, core = await asyncio.gather(
@@ -199,11 +256,20 @@ async def _note_end(job: asyncio.Task[None], host: Host) -> None:
             host.failed()
         case TaskNotFound() | TransitionRefused():
             log.warning("attempt.refused", error=str(error))
+        case Unserved():
+            log.warning("gpus.lost")
         case Unauthorized():
             raise error
         case _:  # a bug, which is no reason to end the tasks of other slots
             log.error("job.broke", exc_info=error)
             host.failed()
+
+
+async def _each(seconds: float, call: Callable[[], Awaitable[None]]) -> None:
+    """For ever, the first time after so many seconds."""
+    while True:
+        await asyncio.sleep(seconds)
+        await call()
 
 
 async def _problem(part: str, probe: Awaitable[object]) -> str | None:

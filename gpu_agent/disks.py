@@ -27,14 +27,13 @@ class Disks:
     engine_root: Path | None = None
     """A folder on the engine's disk; None when the agent doesn't see it."""
 
-    async def with_engine(self, engine: Engine) -> Self:
-        """For an engine that sees WORK_DIR at the same path. An agent in a container doesn't see the engine's folder,
-        but lies on its disk. Failing that WORK_DIR stands for it, which is right when both are on one disk.
+    def with_engine(self, engine: Engine) -> Self:
+        """For an engine that was checked, and sees WORK_DIR at the same path. An agent in a container doesn't see the
+        engine's folder, but lies on its disk. Failing that WORK_DIR stands for it, which is right when both are on one.
         """
-        root = await engine.root()
         own_root = Path("/") if DOCKER_MARK.exists() else self.work_dir
-        chosen = root if root.exists() else own_root
-        log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(root))
+        chosen = engine.root if engine.root.exists() else own_root
+        log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(engine.root))
         return replace(self, engine_root=chosen)
 
     def lack(self) -> str | None:

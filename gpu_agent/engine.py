@@ -17,6 +17,8 @@ import structlog
 from aiodocker.containers import DockerContainer
 
 from core.contract.model import Model, Pull
+from gpu_agent import devices
+from gpu_agent.settings import GpuDevices
 
 log = structlog.get_logger()
 
@@ -117,40 +119,49 @@ class Engine:
     as the bytes take, and a pull, which goes on for as long as it moves.
     """
 
-    def __init__(self, docker: aiodocker.Docker, slots: int, pull_stall_seconds: float) -> None:
+    def __init__(
+        self, docker: aiodocker.Docker, slots: int, pull_stall_seconds: float, gpu_devices: GpuDevices
+    ) -> None:
         self._docker = docker
         self._slots = slots
         self._pull_stall_seconds = pull_stall_seconds
+        self._gpu_devices = gpu_devices
+        self._offer = devices.Offer()
         self._memory_bytes = 0
+        # Known once `check` has asked:
         self.host = ""
-        """The name of the machine that the containers run on, once `check` has asked."""
+        """The name of the machine that the containers run on."""
+        self.root = Path()
+        """Where the engine keeps its images, as its host knows the path."""
+        self.gpus: tuple[str, ...] = ()
+        """By UUID, where the engine lists them."""
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, slots: int, pull_stall_seconds: float) -> AsyncIterator["Engine"]:
+    async def open(
+        cls, url: str, *, slots: int, pull_stall_seconds: float, gpu_devices: GpuDevices = GpuDevices.AUTO
+    ) -> AsyncIterator["Engine"]:
         """`slots` containers at once share the host's memory unless their models say how much they need."""
         docker = aiodocker.Docker(url=url)
         try:
-            yield cls(docker, slots, pull_stall_seconds)
+            yield cls(docker, slots, pull_stall_seconds, gpu_devices)
         finally:
             await docker.close()
 
     async def check(self) -> None:
-        """The engine answers, and says what its host is."""
+        """The engine answers, and says what its host is and has."""
         async with _translated():
             info = await self._docker.system.info()
         self._memory_bytes = int(info["MemTotal"])
+        self._offer = devices.Offer.of(info)
         self.host = str(info["Name"])
+        self.root = Path(info["DockerRootDir"])
+        self.gpus = self._offer.uuids
 
     async def ping(self) -> None:
         """The engine answers; `check` makes it start processes for what it says."""
         async with _translated(), self._docker._query("_ping", versioned_api=False) as response:
             await response.read()
-
-    async def root(self) -> Path:
-        """Where the engine keeps its images, as its host knows the path."""
-        async with _translated():
-            return Path((await self._docker.system.info())["DockerRootDir"])
 
     async def ensure_image(self, reference: str, pull: Pull) -> Image:
         """Pulls the image when the host has none, or always if the model says so. Raises ImageUnavailable."""
@@ -397,7 +408,8 @@ class Engine:
     def _config(self, spec: ContainerSpec) -> dict[str, Any]:
         """The sandbox: what a container may do beyond this, only an operator can register."""
         model = spec.model
-        memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10 // self._slots
+        slots = max(1, len(spec.gpus))
+        memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10 * slots // self._slots
         host: dict[str, Any] = {
             "Mounts": _mounts(spec.mounts),
             "NetworkMode": "bridge" if model.network else "none",
@@ -413,7 +425,8 @@ class Engine:
             "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_SIZE, "max-file": "1"}},
         }
         if spec.gpus:
-            host["DeviceRequests"] = [{"DeviceIDs": list(spec.gpus), "Capabilities": [["gpu"]]}]
+            way = self._offer.way(spec.gpus) if self._gpu_devices is GpuDevices.AUTO else self._gpu_devices
+            host["DeviceRequests"] = devices.requests(way, spec.gpus)
         return {"Image": model.container_tag, "Labels": dict(spec.labels), "HostConfig": host}
 
 
@@ -438,7 +451,7 @@ _BLAME: Final[tuple[tuple[str, type[EngineError | ContainerInvalid]], ...]] = (
     (r"not (?:a )?directory|volume over existing file|chdir to cwd", ContainerInvalid),
     # The model's limits.
     (r"range of CPUs is from|/(?:cpu\.cfs_quota_us|cpu\.max|pids\.max): invalid argument", ContainerInvalid),
-    (r"could not select device driver|nvidia|\bCDI\b", GpuUnavailable),
+    (r"could not select device driver|nvidia|\bCDI\b|/libcuda\.so", GpuUnavailable),
 )
 """By the engine's words, whose fault it is that a container isn't created or doesn't start: the first that fits."""
 

@@ -11,6 +11,7 @@ import structlog
 
 from core.client import CoreClient
 from core.contract.errors import Unauthorized, Unavailable
+from core.contract.task import attempt_key
 from gpu_agent.disks import Disks
 from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineError
 from gpu_agent.images import Images
@@ -54,12 +55,12 @@ class Host:
     async def known(cls, settings: Settings, core: CoreClient, engine: Engine) -> Self:
         """Waits for the engine. What an earlier run of this agent left is gone then: it may hold a slot's GPU."""
         while True:
-            await _answering(engine)
+            await answering(engine)
             try:
                 volumes = await Volumes.of(engine, settings.work_dir, settings.agent_name)
                 disks = Disks(settings.work_dir, settings.min_free_mb)
                 if volumes.is_shared:
-                    disks = await disks.with_engine(engine)
+                    disks = disks.with_engine(engine)
                 break
             except EngineError as error:
                 log.error("engine.unusable", error=str(error), retry_seconds=ENGINE_SECONDS)
@@ -98,7 +99,7 @@ class Host:
         """After the pause. A container that is left may hold the GPU of the next one."""
         while (left := self._pause_seconds()) > 0:  # noqa: ASYNC110 - another slot may end or prolong it
             await asyncio.sleep(min(left, ROOM_SECONDS))
-        await _answering(self.engine)
+        await answering(self.engine)
         try:
             return await self.sweep()
         except (EngineError, OSError) as error:
@@ -138,7 +139,7 @@ class Host:
     async def _sweep_away(
         self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]
     ) -> bool:
-        if f"{labels.get(TASK)}-{labels.get(ATTEMPT)}" not in self.attempts:
+        if attempt_key(labels.get(TASK, ""), labels.get(ATTEMPT, "")) not in self.attempts:
             try:
                 await remove(name)
                 log.info("leftover.swept", kind=kind, task=labels.get(TASK))
@@ -162,7 +163,8 @@ class Host:
         return is_now is not None and is_now > percent
 
 
-async def _answering(engine: Engine) -> None:
+async def answering(engine: Engine) -> None:
+    """Waits until the engine has said what it is."""
     while True:
         try:
             return await engine.check()

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from core.client import CoreClient, patiently
+from core.client import patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
 from core.contract.http import Claim, Noted
-from core.contract.task import Failure, Reason
+from core.contract.task import Failure, Reason, attempt_key
 from gpu_agent.cancellation import to_its_end
-from gpu_agent.disks import DiskFull, Disks
+from gpu_agent.disks import DiskFull
 from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
@@ -19,7 +19,6 @@ from gpu_agent.engine import (
     ContainerInterrupted,
     ContainerInvalid,
     ContainerSpec,
-    Engine,
     EngineDiskFull,
     EngineError,
     Exit,
@@ -27,8 +26,8 @@ from gpu_agent.engine import (
     ImageUnavailable,
 )
 from gpu_agent.folders import OutputRefused, OutputTooLarge
-from gpu_agent.images import Images
-from gpu_agent.volumes import AttemptVolumes, Volumes
+from gpu_agent.host import Host
+from gpu_agent.volumes import AttemptVolumes
 
 log = structlog.get_logger()
 
@@ -47,32 +46,27 @@ class HostFailed(Exception):
 
 @dataclass
 class Job:
-    """An attempt that this agent holds, and what it takes to run it."""
+    """An attempt that this agent holds, and the host that runs it."""
 
     claim: Claim
-    agent: str
-    gpus: tuple[str, ...]
-    core: CoreClient
-    engine: Engine
-    volumes: Volumes
-    images: Images
-    disks: Disks
-    noted: Noted = field(default_factory=Noted)
+    host: Host
+    noted: Noted = field(default_factory=lambda: Noted(gpus=()))
     """What core is told with each call for the attempt."""
     _is_container_left: bool = False
 
-    async def run(self) -> None:
+    async def run(self, gpus: tuple[str, ...]) -> None:
         """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
 
         Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why.
         """
         model = self.claim.model
+        self.noted = Noted(gpus=gpus if model.use_gpu else ())
         try:
             async with (
-                self.images.ready(model.container_tag, model.pull) as image,
-                self.volumes.fresh(self.claim, self._labels) as volumes,
+                self.host.images.ready(model.container_tag, model.pull) as image,
+                self.host.volumes.fresh(self.claim, self._labels) as volumes,
             ):
-                self.noted = Noted(image=image.digest)
+                self.noted = Noted(image=image.digest, gpus=self.noted.gpus)
                 await self._fill(volumes)
                 await self._run_container(volumes)
                 await self._deliver(volumes)
@@ -96,8 +90,9 @@ class Job:
         """The input and the model's zip, at once."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(volumes.fill_input(self.core), name="input")
-                group.create_task(self.volumes.keep_model(self.claim.model, self.core, self._labels), name="model")
+                group.create_task(volumes.fill_input(self.host.core), name="input")
+                keeping = self.host.volumes.keep_model(self.claim.model, self.host.core, self._labels)
+                group.create_task(keeping, name="model")
         except ExceptionGroup as errors:
             error = errors.exceptions[0]
             if isinstance(error, InvalidZip | InputGone | OutputGone):
@@ -107,15 +102,16 @@ class Job:
     async def _run_container(self, volumes: AttemptVolumes) -> None:
         """Returns when the container has ended well and is gone."""
         model = self.claim.model
-        spec = ContainerSpec(self._name, model, volumes.mounts, self._labels, self.gpus if model.use_gpu else ())
-        container = await self.engine.create(spec)
+        engine = self.host.engine
+        spec = ContainerSpec(self._name, model, volumes.mounts, self._labels, self.noted.gpus or ())
+        container = await engine.create(spec)
         try:
-            await self.engine.start(container)
+            await engine.start(container)
             log.info("container.started", image=model.container_tag, gpus=spec.gpus)
-            ended = await self.engine.wait(container, seconds=model.timeout_seconds)
-            lack = self.disks.lack() if ended.code else None  # the container's own files are about to go
+            ended = await engine.wait(container, seconds=model.timeout_seconds)
+            lack = self.host.disks.lack() if ended.code else None  # the container's own files are about to go
         except TimeoutError:
-            tail = await self.engine.log_tail(container)
+            tail = await engine.log_tail(container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         finally:
@@ -140,7 +136,7 @@ class Job:
         gets the GPU.
         """
         try:
-            await self.engine.remove(container)
+            await self.host.engine.remove(container)
         except EngineError as error:
             self._is_container_left = True
             log.error("container.left", error=str(error))
@@ -153,7 +149,7 @@ class Job:
             zip = await volumes.output_zip()
             if zip is None:
                 raise _failed(Reason.NO_OUTPUT, "The model exited with code 0 but left nothing in /output", 0)
-            await self.core.finish(task.uid, task.attempt, zip, self.noted)
+            await self.host.core.finish(task.uid, task.attempt, zip, self.noted)
 
         try:
             await patiently(deliver)()
@@ -166,17 +162,17 @@ class Job:
     async def _report(self, failure: Failure) -> None:
         log.warning("attempt.failed", **failure.model_dump(exclude={"message"}))
         task = self.claim.task
-        await patiently(self.core.fail)(task.uid, task.attempt, failure, self.noted)
+        await patiently(self.host.core.fail)(task.uid, task.attempt, failure, self.noted)
 
     @property
     def _name(self) -> str:
-        return f"inference-server-{self.claim.task.uid}-{self.claim.task.attempt}"
+        return f"inference-server-{attempt_key(self.claim.task.uid, self.claim.task.attempt)}"
 
     @property
     def _labels(self) -> dict[str, str]:
         """Leftovers are found by these (gpu_agent/agent.py)."""
         task = self.claim.task
-        return {TASK: task.uid, ATTEMPT: str(task.attempt), AGENT: self.agent}
+        return {TASK: task.uid, ATTEMPT: str(task.attempt), AGENT: self.host.settings.agent_name}
 
 
 def _failure_of_host(error: Exception) -> Failure:

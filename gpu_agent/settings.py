@@ -1,6 +1,7 @@
 """What an operator may set of an agent. Each field is an environment variable of the same name, in capitals."""
 
 import socket
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field
@@ -8,6 +9,15 @@ from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
 from core.client import CoreAccess
+
+
+class GpuDevices(StrEnum):
+    AUTO = "auto"
+    """What the engine offers."""
+    NVIDIA = "nvidia"
+    """The hook of the NVIDIA container toolkit."""
+    CDI = "cdi"
+    """The Container Device Interface: devices that the toolkit has described in files that the engine reads."""
 
 
 class Settings(BrokerSettings, CoreAccess):
@@ -22,7 +32,13 @@ class Settings(BrokerSettings, CoreAccess):
     docker_host: str = "unix:///var/run/docker.sock"
 
     gpu_uuid: str = ""
-    """The GPUs of this agent, by UUID, separated by commas; empty: all that the host has."""
+    """The GPUs of this agent, by UUID, separated by commas; empty: all that the host has; `none`: none of them."""
+
+    gpu_devices: GpuDevices = GpuDevices.AUTO
+    """How a container is given its GPUs."""
+
+    gpu_foreign_mb: int = Field(default=1024, ge=0)
+    """More than this, taken on a GPU that runs no task of the agent's, is somebody's work; less may be a desktop's."""
 
     cpu_slots: int = Field(default=1, ge=1)
     """How many tasks run at once on a host without GPUs."""

@@ -18,6 +18,7 @@ import structlog
 from core.client import CoreClient
 from core.contract.http import Claim
 from core.contract.model import MODEL_VOLUME, Model
+from core.contract.task import attempt_key
 from gpu_agent import archive, copies, folders
 from gpu_agent.cancellation import to_its_end
 from gpu_agent.engine import Engine, EngineError, Mount
@@ -132,7 +133,7 @@ class Volumes:
     async def fresh(self, claim: Claim, labels: Mapping[str, str]) -> AsyncIterator[AttemptVolumes]:
         """Empty volumes, removed at the end whatever happened. The model's image is there already."""
         task, model = claim.task, claim.model
-        name = f"{task.uid}-{task.attempt}"
+        name = attempt_key(task.uid, task.attempt)
         folder = self._attempts / name
         mounts = [
             Mount(f"{task.input_volume_id}-{task.attempt}", "/input", is_read_only=True),

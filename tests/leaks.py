@@ -22,7 +22,10 @@ from gpu_agent.engine import AGENT
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
 CALL_SECONDS = 30
 Value = TypeVar("Value")
-FOREVER = {keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING, keys.MODELS, keys.MODEL_ID, keys.REAPER}
+FOREVER = {
+    *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
+    *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.REAPER),
+}
 
 
 class Leaks:
@@ -65,12 +68,12 @@ class Leaks:
 
     def messages(self, queue: str) -> int:
         """How many wait; those that a consumer holds are not among them."""
-        declared = self._ask(lambda channel: channel.queue_declare(queue, passive=True))
+        declared = self._ask(lambda channel: channel.queue_declare(queue, **queues.DECLARATION))
         return declared.message_count or 0
 
     def consumers(self, queue: str) -> int:
         """How many slots listen: those that are busy or pause are not among them."""
-        declared = self._ask(lambda channel: channel.queue_declare(queue, passive=True))
+        declared = self._ask(lambda channel: channel.queue_declare(queue, **queues.DECLARATION))
         return declared.consumer_count or 0
 
     def _containers(self) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from http import HTTPStatus
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from core.contract import errors
 from core.contract.model import Model
+from core.contract.needs import ANY, MAX_GPUS, Need
 from core.contract.task import Runner, Task
 
 STATUS: Final[dict[type[errors.ContractError], int]] = {
@@ -46,15 +47,28 @@ class ClaimRequest(Runner):
     claim_id: str
     redelivered: bool = False
     """A redelivered message may take a task that a consumer of version 1 set running and then lost."""
+    serves: Need = ANY
+    """That of the tasks in the message's queue."""
 
 
 class Noted(BaseModel):
-    """What an agent says along with each call for its attempt."""
+    """What an agent says along with each call for its attempt, as soon as it knows: what is empty isn't known yet."""
 
     model_config = ConfigDict(frozen=True)
 
     image: str = Field(default="", max_length=1024)
-    """As `Attempt.image`, as soon as it is known."""
+    """As `Attempt.image`."""
+    gpus: tuple[str, ...] | None = Field(default=None, max_length=MAX_GPUS)
+    """As `Attempt.gpus`; in a query separated by commas."""
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _from_query(cls, gpus: object) -> object:
+        return tuple(filter(None, gpus.split(","))) if isinstance(gpus, str) else gpus
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {"image": self.image} | ({} if self.gpus is None else {"gpus": ",".join(self.gpus)})
 
 
 class Claim(BaseModel):

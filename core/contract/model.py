@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, computed_field
 
+from core.contract.needs import ANY, MAX_GPUS, Need
 from core.contract.task import MAX_ATTEMPTS, Blob
 
 MODEL_VOLUME: Final = "inference-server-model-{}"
@@ -52,9 +53,12 @@ class Limits(BaseModel):
 
     pull: Pull = Pull.MISSING
     network: bool = False
+    gpu_count: int = Field(default=1, ge=1, le=MAX_GPUS)
+    gpu_memory_mb: int | None = Field(default=None, ge=1)
+    """Of each GPU; None: any will do. Both only count for models that use GPUs."""
     timeout_seconds: int = Field(default=24 * 3600, ge=1)
     memory_mb: int | None = Field(default=None, ge=16)
-    """None: a slot's share of nine tenths of the host's, so that runaway containers can't take the host along."""
+    """None: its slots' share of nine tenths of the host's, so that runaway containers can't take the host along."""
     cpus: float | None = Field(default=None, gt=0)
     pids: int = Field(default=4096, ge=1)
     shm_mb: int = Field(default=1024, ge=1)
@@ -73,6 +77,10 @@ class Model(ModelSpec, Limits):
     id: int
     uid: str
     zip: Blob | None = None
+
+    @property
+    def need(self) -> Need:
+        return Need(gpu_count=self.gpu_count, gpu_memory_mb=self.gpu_memory_mb) if self.use_gpu else ANY
 
     @computed_field  # type: ignore[prop-decorator]
     @property

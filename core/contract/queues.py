@@ -6,6 +6,8 @@ argument of ours would refuse theirs, so that limits and queue types are the ser
 
 from typing import Final, TypedDict
 
+from core.contract.needs import Need
+
 UNFINISHED: Final = "unfinished_job_queue"
 FINISHED: Final = "finished_job_queue"
 FINISHED_EXPIRE_MS: Final = 24 * 3600 * 1000
@@ -24,3 +26,10 @@ DECLARATION: Final[Declaration] = {"durable": True, "exclusive": False, "auto_de
 def for_gpus(unfinished: str) -> str:
     """Where tasks wait that a CPU-only agent met and must not run. Only agents with a GPU listen there."""
     return f"{unfinished}.gpu"
+
+
+def for_need(unfinished: str, need: Need) -> str:
+    """Where tasks of a need are rung. What not just any GPU meets has a queue of its own, on which only those agents
+    listen that can serve it.
+    """
+    return f"{for_gpus(unfinished)}.{need.name}" if need.name else unfinished

@@ -8,6 +8,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
+from core.contract.needs import ANY, Need
+
 UID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """What a uid can look like; what doesn't is nobody's, and never becomes part of a path."""
 
@@ -89,6 +91,11 @@ _RETRIES: Final[Mapping[Reason, int]] = {
 }
 
 
+def attempt_key(uid: str, attempt: int | str) -> str:
+    """Names an attempt where one word must do: in folders, containers, lists of what runs."""
+    return f"{uid}-{attempt}"
+
+
 class Failure(BaseModel):
     """Why and how: `message` is for the user and may end in the last lines of the container's log."""
 
@@ -123,7 +130,9 @@ class Runner(BaseModel):
     """The agent's name and its slot's."""
     host: str = Field(default="", max_length=256)
     gpus: tuple[str, ...] = ()
-    """By UUID, those that the slot has."""
+    """By UUID: those of the slot that claims, then those that the attempt has got."""
+    driver: str = Field(default="", max_length=256)
+    """The version of the NVIDIA driver on that host."""
 
 
 class Attempt(Runner):
@@ -156,7 +165,11 @@ class Task(BaseModel):
     """Oldest first; of very many only the latest."""
     failure: Failure | None = None
     """Of the latest attempt that failed."""
+    need: Need = ANY
+    """What its model asked for when the task was posted."""
     waits_for: str | None = None
+    """What no agent has that a pending task needs, in words, when core is asked for the task. None: it waits its turn.
+    """
 
     # What version 1 called these.
 

@@ -1,10 +1,11 @@
-"""What agents call beside version 1's API, and the gateway's question before a large body."""
+"""What agents call beside version 1's API, the list of them, and the gateway's question before a large body."""
 
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from quart import Blueprint, Response, request
 
+from core.contract.agent import Agent, AgentReport
 from core.contract.errors import InvalidRequest
 from core.contract.http import ClaimRequest, Noted
 from core.contract.task import Failure
@@ -28,23 +29,32 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
         asked = parse(AdmissionRequest, request.args)
         return json_response((await dispatch.admit(model=asked.model, size=asked.size)).model_dump_json())
 
+    @routes.post("/agents/")
+    async def hear() -> Response:
+        return json_response((await dispatch.heard(await _body(AgentReport))).model_dump_json())
+
+    @routes.get("/agents/")
+    async def every() -> Response:
+        """Those that were there within a day."""
+        return json_response(TypeAdapter(list[Agent]).dump_json(await dispatch.store.agents.all()).decode())
+
     @routes.post("/tasks/<uid>/claim")
     async def claim(uid: str) -> Response:
         return json_response((await dispatch.claim(uid, await _body(ClaimRequest))).model_dump_json())
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/renew")
     async def renew(uid: str, attempt: int) -> Response:
-        await dispatch.renew(uid, attempt, image=_noted().image)
+        await dispatch.renew(uid, attempt, noted=_noted())
         return Response("", 204)
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/output")
     async def finish(uid: str, attempt: int) -> Response:
-        await dispatch.finish(uid, attempt, aiter(request.body), image=_noted().image)
+        await dispatch.finish(uid, attempt, aiter(request.body), noted=_noted())
         return Response("", 204)
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/failure")
     async def fail(uid: str, attempt: int) -> Response:
-        await dispatch.fail(uid, attempt, await _body(Failure), image=_noted().image)
+        await dispatch.fail(uid, attempt, await _body(Failure), noted=_noted())
         return Response("", 204)
 
     @routes.post("/tasks/<uid>/attempts/<int:attempt>/release")

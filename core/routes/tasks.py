@@ -62,7 +62,7 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
         """The newest first."""
         wanted = parse(Page, request.args)
         tasks = await dispatch.store.tasks.page(offset=wanted.offset, limit=wanted.limit)
-        return json_response(TypeAdapter(list[Task]).dump_json(tasks).decode())
+        return json_response(TypeAdapter(list[Task]).dump_json(await dispatch.explained(tasks)).decode())
 
     @routes.put("/")
     async def set_status() -> Response:
@@ -72,7 +72,8 @@ def blueprint(dispatch: Dispatch) -> Blueprint:
 
     @routes.get("/<uid>")
     async def show(uid: str) -> Response:
-        return json_response((await dispatch.task(uid)).model_dump_json())
+        [task] = await dispatch.explained([await dispatch.task(uid)])
+        return json_response(task.model_dump_json())
 
     @routes.delete("/<uid>")
     async def delete(uid: str) -> Response:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from core.store.agents import Agents
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
 from core.store.models import Models
@@ -18,6 +19,7 @@ class Store:
 
     tasks: Tasks
     models: Models
+    agents: Agents
     blobs: Blobs
     room: Room
     pulse: Pulse
@@ -32,4 +34,12 @@ async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store
         pulse = Pulse(own, reserve_percent)
         async with pulse.beating():
             room = Room(connection, reserve_percent)
-            yield Store(Tasks(connection), Models(connection), Blobs(connection), room, pulse, connection)
+            yield Store(
+                Tasks(connection),
+                Models(connection),
+                Agents(connection),
+                Blobs(connection),
+                room,
+                pulse,
+                connection,
+            )

@@ -29,6 +29,10 @@ MODELS: Final = "models"
 MODEL_ID: Final = "models:last_id"
 """Counter behind a model's number. Stays."""
 
+AGENTS: Final = "agents"
+"""Hash: name of each agent → what it said of itself last, and when (msgpack). Who has said nothing for a day is removed
+when somebody asks who is there."""
+
 REAPER: Final = "reaper"
 """Which core sweeps just now. Expires by itself."""
 

@@ -11,6 +11,8 @@ from typing import Final
 
 from core.contract import codec
 from core.contract.errors import Unavailable
+from core.contract.http import Noted
+from core.contract.needs import ANY, Need
 from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
 from core.store import keys
 from core.store.connection import Connection, script
@@ -24,6 +26,7 @@ CREATE_SECONDS: Final = 120.0
 LEASE_MARGIN_SECONDS: Final = 0.5
 
 
+NOTHING: Final = Noted()
 LOST: Final = Failure(reason=Reason.AGENT_LOST, message="The agent that ran the task was lost")
 HANDED_BACK: Final = Failure(reason=Reason.HANDED_BACK, message="The agent that ran the task was stopped")
 
@@ -34,7 +37,7 @@ class Claimed(StrEnum):
     UNSUITABLE = "unsuitable"
     """It needs a GPU, and this is the first agent without one that met it."""
     WAITING = "waiting"
-    """It needs a GPU, and the agents with one have been rung."""
+    """It needs what this agent doesn't have, and those who do are rung elsewhere."""
     GONE = "gone"
 
 
@@ -62,7 +65,7 @@ class NewTask:
     uid: str
     model_human_readable_id: str
     input: Blob
-    use_gpu: bool
+    need: Need
     max_attempts: int
 
 
@@ -77,6 +80,8 @@ class Look:
     """Left of its lease, by this process's clock; the script that ends it asks the server's."""
     is_announced: bool
     """The broker confirmed the message of its end."""
+    is_bounced: bool
+    """An agent without a GPU met it, so that it was rung again for those with one."""
 
 
 class Tasks:
@@ -107,7 +112,8 @@ class Tasks:
         await self._redis.note("ZADD", keys.TASKS, now, new.uid)
         fields: list[str | bytes | int] = ["uid", new.uid, "model", new.model_human_readable_id]
         fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
-        fields += ["needs", "gpu"] if new.use_gpu else []
+        fields += ["needs", "gpu"] if new.need.gpu_count else []
+        fields += ["need", new.need.name] if new.need.name else []
         await self._create(keys=[keys.task(new.uid)], args=fields)
         if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's
             await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid)
@@ -136,11 +142,18 @@ class Tasks:
         await self._drop_output(keys=[keys.task(uid)])
 
     async def claim(
-        self, uid: str, runner: Runner, *, claim_id: str, lease_seconds: float, redelivered: bool = False
+        self,
+        uid: str,
+        runner: Runner,
+        *,
+        claim_id: str,
+        lease_seconds: float,
+        redelivered: bool = False,
+        serves: Need = ANY,
     ) -> tuple[Claimed, Task | None]:
         """pending → running. Sent twice with the same `claim_id` it claims once."""
         args: list[str | bytes | float] = [claim_id, codec.pack(runner), lease_seconds]
-        args += [int(bool(runner.gpus)), int(redelivered), codec.pack(LOST)]
+        args += [int(bool(runner.gpus)), serves.name, int(redelivered), codec.pack(LOST)]
         outcome, *rest = await self._claim(keys=[keys.task(uid)], args=args)
         if not rest:
             return Claimed(outcome.decode()), None
@@ -148,22 +161,22 @@ class Tasks:
             await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
         return Claimed.CLAIMED, _task(_fields(rest[0]))
 
-    async def renew(self, uid: str, attempt: int, *, lease_seconds: float, image: str = "") -> bool:
+    async def renew(self, uid: str, attempt: int, *, lease_seconds: float, noted: Noted = NOTHING) -> bool:
         """False: the attempt no longer holds the task, its container must go."""
-        return bool(await self._renew(keys=[keys.task(uid)], args=[attempt, lease_seconds, image]))
+        return bool(await self._renew(keys=[keys.task(uid)], args=[attempt, lease_seconds, *_noted(noted)]))
 
-    async def finish(self, uid: str, attempt: int | None, output: Blob | None, *, image: str = "") -> Ended:
+    async def finish(self, uid: str, attempt: int | None, output: Blob | None, *, noted: Noted = NOTHING) -> Ended:
         """running → finished. No attempt: a consumer of version 1, whose output may come apart from the status."""
-        args: list[str | bytes] = [_number(attempt), codec.pack(output) if output else "", image]
+        args: list[str | bytes] = [_number(attempt), codec.pack(output) if output else "", *_noted(noted)]
         return Ended((await self._finish(keys=[keys.task(uid)], args=args)).decode())
 
     async def fail(
-        self, uid: str, attempt: int | None, failure: Failure, *, image: str = "", if_expired: bool = False
+        self, uid: str, attempt: int | None, failure: Failure, *, noted: Noted = NOTHING, if_expired: bool = False
     ) -> Failed:
         """running → failed, or pending again when the reason allows it and tries are left."""
         reason = failure.reason
         args: list[str | bytes | int] = [_number(attempt), codec.pack(failure), reason.value, reason.retries]
-        args += [image, int(if_expired)]
+        args += [int(if_expired), *_noted(noted)]
         return Failed((await self._fail(keys=[keys.task(uid)], args=args)).decode())
 
     async def release(self, uid: str, attempt: int | None) -> bool:
@@ -219,6 +232,7 @@ class Tasks:
             rung_at=float(fields[b"rung"]) if b"rung" in fields else None,
             lease_seconds=None if until is None else until - time.time(),
             is_announced=b"announced" in fields,
+            is_bounced=b"bounced" in fields,
         )
 
     async def look_again(self, uid: str, *, after_seconds: float) -> None:
@@ -244,6 +258,12 @@ def _number(attempt: int | None) -> str:
     return "" if attempt is None else str(attempt)
 
 
+def _noted(noted: Noted) -> list[str | bytes]:
+    """As the scripts know it: name, value, name, value, …"""
+    fields: list[str | bytes] = ["image", noted.image] if noted.image else []
+    return fields if noted.gpus is None else [*fields, "gpus", codec.pack_plain(noted.gpus)]
+
+
 def _time(seconds: bytes) -> datetime:
     return datetime.fromtimestamp(float(seconds), UTC)
 
@@ -260,10 +280,11 @@ def _attempt(number: int, fields: Mapping[bytes, bytes]) -> Attempt:
     def field(what: bytes) -> bytes | None:
         return fields.get(b"attempt:%d:%b" % (number, what))
 
-    ended, image, failure = field(b"ended"), field(b"image"), field(b"failure")
+    ended, image, gpus, failure = field(b"ended"), field(b"image"), field(b"gpus"), field(b"failure")
+    runner = codec.unpack_plain(fields[b"attempt:%d:runner" % number])
     return Attempt(
         number=number,
-        **codec.unpack_plain(fields[b"attempt:%d:runner" % number]),
+        **(runner | {"gpus": codec.unpack_plain(gpus)} if gpus else runner),
         started=_time(fields[b"attempt:%d:started" % number]),
         ended=_time(ended) if ended else None,
         image=image.decode() if image else None,
@@ -284,5 +305,11 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
         attempt=int(fields[b"attempt"]),
         attempts=_attempts(fields),
         failure=codec.unpack(Failure, fields[b"failure"]) if b"failure" in fields else None,
-        waits_for=fields[b"waits_for"].decode() if b"waits_for" in fields else None,
+        need=_need(fields),
     )
+
+
+def _need(fields: Mapping[bytes, bytes]) -> Need:
+    if b"need" in fields:
+        return Need.named(fields[b"need"].decode())
+    return Need(gpu_count=int(b"needs" in fields))

@@ -42,6 +42,8 @@ GUARDED = [
     ("GET", "/api/models/human_readable_id/x"),
     ("GET", f"/api/models/zips/{UNKNOWN}"),
     ("POST", f"/api/tasks/{UNKNOWN}/claim"),
+    ("GET", "/api/agents/"),
+    ("POST", "/api/agents/"),
     ("POST", f"/api/tasks/{UNKNOWN}/cancel"),
     ("GET", "/nothing"),
 ]

@@ -1,7 +1,6 @@
 """Redis that is away, stands still, or comes later than core."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from demo.ports import Ports
 from demo.stack import REPOSITORY, Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT
+from tests.faults.kills import frozen
 from tests.waiting import eventually
 from tests.zips import zip_of
 
@@ -27,17 +27,6 @@ CALLS = 20
 MiB = 2**20
 
 Fault = Callable[[Stack, str], AbstractContextManager[None]]
-
-
-@contextmanager
-def frozen(stack: Stack, name: str) -> Iterator[None]:
-    """It answers nothing, and its connections stay open."""
-    pid = stack.pid(name)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

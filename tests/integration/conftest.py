@@ -14,6 +14,7 @@ from core.retention import Retention
 from core.store import Store, open_store
 from core.zipcheck import ZipCheck
 from demo.stack import Stack
+from tests.integration.making import PAIR
 
 LEASE_SECONDS = 5.0
 RESERVE_PERCENT = 25
@@ -43,7 +44,8 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
         yield broker
     connection = await aiormq.connect(servers.rabbitmq_url)
     channel = await connection.channel()
-    for queue in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
+    own = (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, settings.queue_for(PAIR))
+    for queue in own:
         await channel.queue_delete(queue)
     await connection.close()
 

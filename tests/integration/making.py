@@ -3,12 +3,14 @@
 import secrets
 
 from core.contract.model import ModelSpec
+from core.contract.needs import ANY, Need
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.store import Store
 from core.store.tasks import Claimed, NewTask
 
 MODEL = ModelSpec(human_readable_id="copy", container_tag="copy:1", use_gpu=False)
 GPU_MODEL = ModelSpec(human_readable_id="segment", container_tag="segment:1", use_gpu=True)
+PAIR = Need(gpu_count=2, gpu_memory_mb=40_000)
 CPU = Runner(agent="agent", host="host")
 GPU = Runner(agent="gpu", host="host", gpus=("GPU-1",))
 FAULT_OF_MODEL = Failure(reason=Reason.EXIT_NONZERO, message="exit 3", exit_code=3)
@@ -25,11 +27,11 @@ async def stored_blob(store: Store, owner: str, content: bytes = b"PK") -> Blob:
     return blob
 
 
-async def pending(store: Store, *, use_gpu: bool = False, max_attempts: int = 3) -> str:
+async def pending(store: Store, *, need: Need = ANY, max_attempts: int = 3) -> str:
     """The uid of a new task with an input."""
     uid = secrets.token_urlsafe(32)
     blob = await stored_blob(store, uid)
-    await store.tasks.create(NewTask(uid, "copy", blob, use_gpu=use_gpu, max_attempts=max_attempts))
+    await store.tasks.create(NewTask(uid, "copy", blob, need=need, max_attempts=max_attempts))
     return uid
 
 

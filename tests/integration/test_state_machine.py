@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from core.contract.errors import TaskNotFound, TransitionRefused
-from core.contract.http import ClaimRequest
+from core.contract.http import ClaimRequest, Noted
 from core.contract.model import Limits, ModelSpec
 from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, Runner, State, Task
 from core.dispatch import Dispatch
@@ -48,6 +48,7 @@ RUNNING = "running"
 WELL = "ended well"
 DELIVER = "deliver"
 CANCEL = "cancel"
+NOTED = Noted(image="i", gpus=("GPU-1",))
 Value = TypeVar("Value")
 
 
@@ -154,7 +155,7 @@ class TasksInAnyOrder(RuleBasedStateMachine):
         """By everyone who ever claimed it: one at most holds it."""
         task = self._expected[uid]
         holders = [
-            attempt for _, attempt in task.claims if self._is_accepted(self._dispatch.renew(uid, attempt, image="i"))
+            attempt for _, attempt in task.claims if self._is_accepted(self._dispatch.renew(uid, attempt, noted=NOTED))
         ]
         assert holders == [attempt for _, attempt in task.claims if task.is_held_by(attempt)]
         assert len(holders) <= 1

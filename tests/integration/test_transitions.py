@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 
-from core.contract.task import TRANSITIONS, Failure, Reason, State, Task
+from core.contract.http import Noted
+from core.contract.needs import Need
+from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, State, Task
 from core.store import Store
 from core.store.tasks import LOST, Claimed, Ended, Failed
 from tests.integration.making import (
@@ -12,6 +14,7 @@ from tests.integration.making import (
     FAULT_OF_ENGINE,
     FAULT_OF_MODEL,
     GPU,
+    PAIR,
     claimed,
     in_state,
     pending,
@@ -114,12 +117,12 @@ async def test_every_attempt_is_kept_with_how_it_ended(store: Store) -> None:
     """Who ran it where, on what, from when to when, which image, and why it ended."""
     uid = await pending(store)
     await claimed(store, uid, claim_id="a")
-    await store.tasks.renew(uid, 1, lease_seconds=9, image="copy@sha256:1")
+    await store.tasks.renew(uid, 1, lease_seconds=9, noted=Noted(image="copy@sha256:1"))
     await store.tasks.fail(uid, 1, FAULT_OF_ENGINE)
     await claimed(store, uid, claim_id="b")
     await store.tasks.release(uid, 2)
     await store.tasks.claim(uid, GPU, claim_id="c", lease_seconds=9)
-    await store.tasks.finish(uid, 3, await stored_blob(store, uid), image="copy@sha256:2")
+    await store.tasks.finish(uid, 3, await stored_blob(store, uid), noted=Noted(image="copy@sha256:2"))
     task = await store.tasks.get(uid)
     assert task is not None
     first, second, third = task.attempts
@@ -197,16 +200,53 @@ async def test_a_consumer_of_version_1_holds_no_lease(store: Store) -> None:
 
 async def test_without_a_gpu_no_claim_of_a_gpu_task(store: Store) -> None:
     """The first agent without a GPU that meets it says so, the next ones needn't; one with a GPU takes it."""
-    uid = await pending(store, use_gpu=True)
+    uid = await pending(store, need=Need(gpu_count=1))
     said = []
     for number in range(2):
         outcome, _ = await store.tasks.claim(uid, CPU, claim_id=str(number), lease_seconds=9)
         said.append(outcome)
     assert said == [Claimed.UNSUITABLE, Claimed.WAITING]
-    waiting = await store.tasks.get(uid)
-    assert waiting is not None
-    assert waiting.waits_for == "gpu"
+    look = await store.tasks.look(uid)
+    assert look is not None
+    assert look.is_bounced
     outcome, task = await store.tasks.claim(uid, GPU, claim_id="gpu", lease_seconds=9)
     assert outcome is Claimed.CLAIMED
     assert task is not None
-    assert task.waits_for is None
+    look = await store.tasks.look(uid)
+    assert look is not None
+    assert not look.is_bounced
+
+
+async def test_what_not_just_any_gpu_meets_is_claimed_by_who_serves_it(store: Store) -> None:
+    """A message that got into another queue is dropped, and its task isn't taken for one that needs any GPU."""
+    uid = await pending(store, need=PAIR)
+    for runner in (CPU, GPU):
+        outcome, _ = await store.tasks.claim(uid, runner, claim_id="from-main", lease_seconds=9)
+        assert outcome is Claimed.WAITING
+    look = await store.tasks.look(uid)
+    assert look is not None
+    assert (look.task.need, look.is_bounced) == (PAIR, False)
+    outcome, task = await store.tasks.claim(uid, GPU, claim_id="gpu", lease_seconds=9, serves=PAIR)
+    assert outcome is Claimed.CLAIMED
+    assert task is not None
+    assert task.need == PAIR
+
+
+async def test_an_attempt_tells_which_gpus_it_got(store: Store) -> None:
+    """Those of its slot until it says so; then, with the next call, what it really has: none at first, perhaps."""
+    uid = await pending(store, need=PAIR)
+    runner = GPU.model_copy(update={"driver": "580.65"})
+    await store.tasks.claim(uid, runner, claim_id="gpu", lease_seconds=9, serves=PAIR)
+    seen = [await _attempt(store, uid)]
+    for noted in (Noted(gpus=()), Noted(), Noted(image="copy@sha256:1", gpus=("GPU-2", "GPU-1"))):
+        await store.tasks.renew(uid, 1, lease_seconds=9, noted=noted)
+        seen.append(await _attempt(store, uid))
+    assert [attempt.gpus for attempt in seen] == [("GPU-1",), (), (), ("GPU-2", "GPU-1")]
+    assert (seen[-1].driver, seen[-1].image) == ("580.65", "copy@sha256:1")
+
+
+async def _attempt(store: Store, uid: str) -> Attempt:
+    task = await store.tasks.get(uid)
+    assert task is not None
+    [attempt] = task.attempts
+    return attempt

@@ -61,6 +61,11 @@ def test_the_hosts_breakage_is_not_the_models(words: str) -> None:
     "words",
     [
         'could not select device driver "" with capabilities: [[gpu]]',
+        'could not select device driver "cdi" with capabilities: []',
+        "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=GPU-4d7a1b2c-0000-1111-2222-333344445555",
+        RUNC + 'error during container init: error mounting "/usr/lib/x86_64-linux-gnu/libcuda.so.1" to rootfs at '
+        '"/usr/lib/x86_64-linux-gnu/libcuda.so.1": stat /usr/lib/x86_64-linux-gnu/libcuda.so.1: no such file or '
+        "directory: unknown",
         RUNC
         + "error during container init: error running hook #0: error running hook: exit status 1, stdout: , stderr: "
         "nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown",

@@ -32,14 +32,15 @@ local function begin_attempt(runner)
   redis.call('HSET', task, 'state', 'running', 'dispatched', now(),
     of_attempt(number, 'runner'), runner, of_attempt(number, 'started'), now())
   local old = number - KEPT_ATTEMPTS
-  for _, what in ipairs({'runner', 'started', 'ended', 'image', 'failure'}) do
+  for _, what in ipairs({'runner', 'started', 'ended', 'image', 'gpus', 'failure'}) do
     redis.call('HDEL', task, of_attempt(old, what))
   end
 end
 
-local function note_image(image)
-  if image ~= '' then
-    redis.call('HSET', task, of_attempt(get('attempt'), 'image'), image)
+-- What the attempt has found out: the arguments from there on are name, value, …
+local function note_arguments(from)
+  for at = from, #ARGV, 2 do
+    redis.call('HSET', task, of_attempt(get('attempt'), ARGV[at]), ARGV[at + 1])
   end
 end
 
@@ -57,7 +58,7 @@ end
 
 local function let_go(state)
   redis.call('HSET', task, 'state', state)
-  redis.call('HDEL', task, 'claim_id', 'lease_until', 'waits_for', 'rung')
+  redis.call('HDEL', task, 'claim_id', 'lease_until', 'bounced', 'rung')
 end
 
 local function finish_as(state)

@@ -1,7 +1,8 @@
 -- running → failed, or back to pending while tries are left.
--- ARGV: attempt or '', failure, its reason, how often this reason is tried again, image, '1' only if its lease has run out
+-- ARGV: attempt or '', failure, its reason, how often this reason is tried again, '1' only if its lease has run out,
+--   what it noted
 -- → 'failed' | 'pending' | 'repeated' | 'stale'
-local attempt, failure, reason, retries, image, if_expired = unpack(ARGV)
+local attempt, failure, reason, retries, if_expired = unpack(ARGV)
 local state, current, lease, max_attempts = get('state', 'attempt', 'lease_until', 'max_attempts')
 if state == 'failed' and attempt == current then
   return 'repeated'
@@ -12,7 +13,7 @@ end
 if if_expired == '1' and (not lease or tonumber(lease) > now()) then
   return 'stale'
 end
-note_image(image)
+note_arguments(6)
 end_attempt(failure)
 redis.call('HSET', task, 'failure', failure)
 local failures = redis.call('HINCRBY', task, 'failures', 1)

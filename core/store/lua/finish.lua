@@ -1,5 +1,5 @@
--- running → finished. ARGV: attempt or '', output or '', image   → 'done' | 'repeated' | 'stale'
-local attempt, output, image = unpack(ARGV)
+-- running → finished. ARGV: attempt or '', output or '', what it noted   → 'done' | 'repeated' | 'stale'
+local attempt, output = unpack(ARGV)
 local state, current, earlier = get('state', 'attempt', 'output')
 if state == 'finished' and output ~= '' and earlier == output then
   return 'done'  -- this very call was sent before and only its answer was lost
@@ -18,7 +18,7 @@ end
 if output ~= '' then
   redis.call('HSET', task, 'output', output)
 end
-note_image(image)
+note_arguments(3)
 end_attempt('')
 finish_as('finished')
 return 'done'

@@ -1,0 +1,66 @@
+"""Who an agent is, as it tells core every few seconds, and what core answers."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from core.contract.needs import Need
+
+REPORT_SECONDS: Final = 10.0
+IS_THERE: Final = timedelta(seconds=3.5 * REPORT_SECONDS)
+"""Past its last word."""
+
+
+class Gpu(BaseModel):
+    """A GPU that an agent has. What the agent can't learn of it stays empty."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uuid: str = Field(max_length=256)
+    name: str = Field(default="", max_length=256)
+    memory_mb: int | None = None
+    problem: str | None = None
+    """Why it is given no task, in words."""
+
+
+class AgentReport(BaseModel):
+    """What an agent says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(min_length=1, max_length=256)
+    host: str = ""
+    version: str = ""
+    driver: str = ""
+    """The NVIDIA driver's version."""
+    gpus: tuple[Gpu, ...] = ()
+    slots: int = 0
+    running: tuple[str, ...] = ()
+    """Its attempts, as uid-attempt."""
+    problems: dict[str, str] = {}
+    """What keeps it from taking tasks, in words."""
+
+    def has(self, need: Need, *, well: bool = False) -> bool:
+        """Whether its GPUs are what a task needs, all of them or those that are well."""
+        fitting = [gpu for gpu in self.gpus if need.fits(gpu.memory_mb) and not (well and gpu.problem)]
+        return len(fitting) >= need.gpu_count
+
+
+class Agent(AgentReport):
+    """An agent as core knows it."""
+
+    seen: datetime
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def is_there(self) -> bool:
+        return datetime.now(UTC) - self.seen <= IS_THERE
+
+
+class Wanted(BaseModel):
+    """What agents may listen for: each need of a registered model that not just any GPU meets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    needs: tuple[Need, ...] = ()
