@@ -150,7 +150,7 @@ def backup(folder: Path) -> Manifest:
     """The folder appears when all of it is there and was verified, for nobody but its owner to read: it has patients'
     data and the keys to more.
     """
-    check()
+    _check()
     if folder.exists():
         raise DeploymentError(f"{folder} exists: name a folder that doesn't")
     if "redis" not in running():
@@ -187,7 +187,7 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
     """
     manifest = Manifest.read(folder)
     _put_back_set_up(folder / SET_UP)
-    check()
+    _check()
     preparation.derive()
     if not yes:
         _refuse_to_replace()
@@ -198,6 +198,12 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
         raise DeploymentError(f"Redis has {held} instead of {manifest.held}: just logs redis")
     show_compose("up", "--detach", "--wait", "--build")
     return manifest
+
+
+def _check() -> None:
+    check()
+    if preparation.settings().get("REDIS_URL"):
+        raise DeploymentError("REDIS_URL in .env names a Redis of your own: it has to be backed up where it runs")
 
 
 def _refuse_to_replace() -> None:

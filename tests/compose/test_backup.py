@@ -80,13 +80,14 @@ def test_restores_what_was_there(
     assert core.get(f"/api/tasks/{unfinished[0]}").json()["attempt"] > 1
 
 
-def test_a_restore_replaces_nothing_unasked(site: Site, core: Api, tmp_path: Path) -> None:
+def test_a_restore_replaces_nothing_unasked(site: Site, core: Api, images: Images, tmp_path: Path) -> None:
     """Neither from a damaged backup, nor what Redis holds while nobody said --yes."""
+    _registered(core, images, "kept", COPY)
     assert _recipe(site, "backup", str(tmp_path / "backup")).returncode == 0
-    held = core.get("/api/tasks/").content
+    held = core.get("/api/models/").content
     refused = _recipe(site, "restore", str(tmp_path / "backup"))
     assert refused.returncode == 1
-    assert "3 models and 4 tasks; just restore FOLDER --yes" in refused.stderr
+    assert "tasks; just restore FOLDER --yes replaces" in refused.stderr
     data = tmp_path / "backup" / "dump.rdb"
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
@@ -94,7 +95,7 @@ def test_a_restore_replaces_nothing_unasked(site: Site, core: Api, tmp_path: Pat
     refused = _recipe(site, "restore", str(tmp_path / "backup"), "--yes")
     assert refused.returncode == 1
     assert "dump.rdb is damaged" in refused.stderr
-    assert core.get("/api/tasks/").content == held
+    assert core.get("/api/models/").content == held
 
 
 def test_an_interrupted_backup_leaves_no_half(site: Site, tmp_path: Path) -> None:
