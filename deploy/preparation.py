@@ -41,7 +41,7 @@ def prepare(domain: str) -> Iterator[str]:
         if path.exists():
             yield f"{_shown(path)}  kept"
         else:
-            _write(path, secrets.token_urlsafe(), mode=0o444)
+            _write(path, secrets.token_urlsafe(), mode=0o644)
             yield f"{_shown(path)}  made"
     derive()
     yield f"{_shown(certs.FOLDER)}  {_certificate(domain)}"
@@ -56,7 +56,7 @@ def derive() -> None:
         path = SECRETS / name
         if not path.exists() or path.read_text() != text:
             path.unlink(missing_ok=True)
-            _write(path, text, mode=0o444)
+            _write(path, text, mode=0o644)
 
 
 def settings() -> dict[str, str]:

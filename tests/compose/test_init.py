@@ -52,7 +52,7 @@ def test_secrets_are_for_the_operator_and_the_containers(clone: Path) -> None:
     done = _deploy(clone, "init", "localhost")
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE((clone / "secrets").stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (clone / "secrets").iterdir()} == {0o444}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (clone / "secrets").iterdir()} == {0o644}
     assert {stat.S_IMODE(path.stat().st_mode) for path in (clone / "deploy").glob("*.conf")} == {0o644}
     certificates = clone / "tls" / "certs"
     assert f"CERTS_GROUP={certificates.stat().st_gid}\n" in (clone / ".env").read_text()
