@@ -12,32 +12,78 @@ demo: setup
     @{{ python }} -m demo up
     @{{ python }} -m demo run
 
-# Stop what the demo started; its data stays
+# Delete the demo's data, and stop it (asks; --yes doesn't)
+[no-exit-message]
+reset-demo *ARGS:
+    @{{ python }} -m demo reset {{ ARGS }}
+
+# Make what Docker Compose needs: .env, secrets, a certificate for DOMAIN. Replaces nothing
+[no-exit-message]
+init DOMAIN: (setup "compose")
+    @{{ python }} -m deploy init {{ DOMAIN }}
+
+# Build the images, start everything in containers, and wait until it is ready
+[no-exit-message]
+up: (setup "compose")
+    @{{ python }} -m deploy up
+
+# Stop the containers, the demo, or both; their data stays
+[no-exit-message]
 down:
     @{{ python }} -m demo down
+    @{{ python }} -m deploy down
 
-# Show the demo's processes
-status:
+# Show what runs: the demo's processes, the containers
+[no-exit-message]
+ps:
     @{{ python }} -m demo status
+    @{{ python }} -m deploy ps
 
-# Follow the demo's logs: all, or one process's (just logs core)
+# Follow the logs: all, or one part's (just logs core)
 [no-exit-message]
 logs *NAME:
-    @{{ python }} -m demo logs {{ NAME }}
+    @{{ python }} -m deploy logs {{ NAME }}
 
-# Stop the demo and delete its data (asks; --yes doesn't)
+# New containers and an empty RabbitMQ; models, tasks and results stay
 [no-exit-message]
-reset *ARGS:
-    @{{ python }} -m demo reset {{ ARGS }}
+reset-soft *ARGS:
+    @{{ python }} -m deploy reset soft {{ ARGS }}
+
+# Delete all models and tasks; images, secrets and certificates stay
+[no-exit-message]
+reset-volumes *ARGS:
+    @{{ python }} -m deploy reset volumes {{ ARGS }}
+
+# Delete everything that init and up made
+[no-exit-message]
+reset-all *ARGS:
+    @{{ python }} -m deploy reset all {{ ARGS }}
+
+# Look at this host and the set-up: what is wrong, and what to do (--json for scripts)
+[no-exit-message]
+doctor *ARGS: (setup "compose")
+    @{{ python }} -m deploy.doctor {{ ARGS }}
+
+# Write models, tasks, zips and the set-up to FOLDER, backups/TIME by default, while everything goes on
+[no-exit-message]
+[positional-arguments]
+backup *FOLDER: (setup "compose")
+    @{{ python }} -m deploy.backup make "$@"
+
+# Replace what Redis holds by a backup, and start (--yes: even if it holds something)
+[no-exit-message]
+[positional-arguments]
+restore FOLDER *ARGS: (setup "compose")
+    @{{ python }} -m deploy.backup restore "$@"
 
 # Make a local CA and a server certificate for DOMAIN in tls/certs
 [no-exit-message]
-certs DOMAIN *ARGS: setup
+certs DOMAIN *ARGS: (setup "compose")
     @{{ python }} -m tls.certs {{ DOMAIN }} {{ ARGS }}
 
 # Install what is missing on this machine, and the Python packages into .venv
-setup:
-    @demo/setup.sh
+setup PURPOSE="demo":
+    @demo/setup.sh {{ PURPOSE }}
 
 # Run the tests: all, or what pytest's arguments select (just test tests/unit -k certs)
 [no-exit-message]

@@ -48,7 +48,7 @@ def up(stack: Stack, _: argparse.Namespace) -> None:
 
 def down(stack: Stack, _: argparse.Namespace) -> None:
     stack.down()
-    say(f"down; its data stays in {shown(stack.folder)}")
+    say(f"the demo is down; its data, if any, stays in {shown(stack.folder)}")
 
 
 def run(stack: Stack, _: argparse.Namespace) -> None:
@@ -66,7 +66,7 @@ Try it yourself:
   {curl} -F zip_file=@{shown(outcome.posted)} '{stack.gateway_url}/api/tasks/?model_human_readable_id={job.MODEL}'
   {curl} -o result.zip {stack.gateway_url}/api/tasks/{outcome.task}
 
-It stays up. just status, just logs show it; just down stops it, just reset deletes its data, too.""")
+It stays up. just ps, just logs show it; just down stops it, just reset-demo deletes its data, too.""")
 
 
 def status(stack: Stack, _: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def status(stack: Stack, _: argparse.Namespace) -> None:
         pid = f"pid {process.pid}" if process.pid else ""
         say(f"{process.name:<12}{process.state:<10}{pid:<14}{timedelta(seconds=process.up_seconds)}")
     if not stack.is_up():
-        say("down; just demo starts it")
+        say("the demo is down; just demo starts it")
 
 
 def logs(stack: Stack, arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this machine ready for the demo and the tests: looks for what is missing, installs it from the distribution
 # where it may (root, or sudo without a password, on Debian or Ubuntu), says what to install where it may not.
-# When nothing is missing it touches no network.   setup.sh [tests]: for the tests as well
+# When nothing is missing it touches no network.   setup.sh [demo | tests | compose]: for what; the tests need most
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,14 +46,20 @@ has_python_with_venv() {
 }
 
 missing_packages() {
+  has_python_with_venv || echo python3-venv
+  [ "$PURPOSE" != compose ] || return 0 # which Docker it is stays the operator's choice
   has_engine || echo docker.io
   # Debian 13 and Ubuntu 25 ship the client apart.
   has docker || { apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli; } || true
   has redis-server || echo redis-server
   has rabbitmq-server || echo rabbitmq-server
   has_static_busybox || echo busybox-static
-  has_python_with_venv || echo python3-venv
-  [ "$PURPOSE" != tests ] || has docker-registry || echo docker-registry
+  [ "$PURPOSE" = tests ] || return 0
+  has docker-registry || echo docker-registry
+  # Docker hosts of the tests' own: their base images, their network and the way out of it.
+  has debootstrap || echo debootstrap
+  has ip || echo iproute2
+  has slirp4netns || echo slirp4netns
 }
 
 # --- packages --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from gpu_agent.engine import Engine
 log = structlog.get_logger()
 
 MiB: Final = 2**20
+DOCKER_MARK: Final = Path("/.dockerenv")
+"""Stands in each container of Docker's."""
 
 
 class DiskFull(Exception):
@@ -26,10 +28,11 @@ class Disks:
     """A folder on the engine's disk; None when the agent doesn't see it."""
 
     def with_engine(self, engine: Engine) -> Self:
-        """For an engine that was checked, and sees WORK_DIR at the same path. In a container the engine's own folder is
-        there only if it is mounted likewise; else WORK_DIR stands for it, which is right when both are on one disk.
+        """For an engine that was checked, and sees WORK_DIR at the same path. An agent in a container doesn't see the
+        engine's folder, but lies on its disk. Failing that WORK_DIR stands for it, which is right when both are on one.
         """
-        chosen = engine.root if engine.root.exists() else self.work_dir
+        own_root = Path("/") if DOCKER_MARK.exists() else self.work_dir
+        chosen = engine.root if engine.root.exists() else own_root
         log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(engine.root))
         return replace(self, engine_root=chosen)
 

@@ -2,6 +2,7 @@
 
 Files, in one folder: ca.crt (what clients are told to trust), ca.key, server.crt, server.key. Run again, for
 another domain or before the certificate expires, it issues under the same authority, so that clients go on unchanged.
+The folder's group may read server.key, because a gateway in a container has that group and no more.
 """
 
 import argparse
@@ -92,7 +93,7 @@ def make(folder: Path, domain: str, *, force: bool = False) -> Certificates:
         _write(files.ca_cert, _cert_pem(authority.cert), mode=0o644)
     key = ec.generate_private_key(ec.SECP256R1())
     cert = _issue(authority, key, names)
-    _write(files.key, _key_pem(key), mode=0o600)
+    _write(files.key, _key_pem(key), mode=0o640)
     _write(files.cert, _cert_pem(cert), mode=0o644)
     return files
 
@@ -109,6 +110,12 @@ def ensure(folder: Path, domain: str) -> Certificates:
     with contextlib.suppress(CertificatesInTheWayError):
         make(folder, domain)
     return files
+
+
+def names(cert: Path, domain: str) -> bool:
+    """Whether the certificate is for `domain`, as `make` writes it."""
+    extensions = x509.load_pem_x509_certificate(cert.read_bytes()).extensions
+    return _general_name(domain) in extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
 def _refuse_foreign_files(files: Certificates, authority: _Authority | None) -> None:
@@ -231,6 +238,7 @@ def _replacing(path: Path, mode: int) -> Iterator[int]:
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
+        os.fchmod(descriptor, mode)  # whatever the umask
         yield descriptor
         new.replace(path)
     finally:

@@ -51,7 +51,7 @@ def test_addresses_and_international_names(tmp_path: Path, domain: str, hostname
 def test_keys_are_private_and_nothing_else_is_left(tmp_path: Path) -> None:
     make(tmp_path, "localhost")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == {"ca.crt": 0o644, "ca.key": 0o600, "server.crt": 0o644, "server.key": 0o600}
+    assert modes == {"ca.crt": 0o644, "ca.key": 0o600, "server.crt": 0o644, "server.key": 0o640}
 
 
 def test_another_domain_is_issued_under_the_same_authority(tmp_path: Path) -> None:

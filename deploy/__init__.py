@@ -1,0 +1,1 @@
+"""Running the system with Docker Compose: what `just init`, `just up` and their like do."""

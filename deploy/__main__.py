@@ -1,0 +1,124 @@
+"""`python -m deploy`: the whole system in containers on this machine."""
+
+import argparse
+import subprocess
+import sys
+import time
+
+from demo.__main__ import demo_stack
+from deploy import preparation, resets
+from deploy.compose import ENVIRONMENT, DeploymentError, check, running, show_compose
+from deploy.ports import listened_on
+from tls import certs
+
+EXPECTED = (DeploymentError, certs.CertificatesInTheWayError)
+HTTPS_PORT = 443
+
+
+def init(arguments: argparse.Namespace) -> None:
+    for line in preparation.prepare(arguments.domain):
+        say(line)
+    say("\nNext: just up")
+
+
+def up(_: argparse.Namespace) -> None:
+    check()
+    preparation.derive()
+    settings = preparation.settings()
+    port = int(settings["HTTPS_PORT"])
+    if "gateway" not in running() and listened_on(port):
+        raise DeploymentError(
+            f"Port {port} is taken by another process (sudo ss -ltnp 'sport = :{port}' names it). "
+            "Stop it, or set another HTTPS_PORT in .env."
+        )
+    started = time.monotonic()
+    try:
+        show_compose("up", "--detach", "--wait", "--build", "--remove-orphans")
+    except DeploymentError as error:
+        raise DeploymentError(f"{error}: just ps shows which part, just logs NAME why.") from None
+    address = f"https://{settings['DOMAIN']}{'' if port == HTTPS_PORT else f':{port}'}"
+    core = f"http://localhost:{settings['OPERATOR_PORT']}"
+    say(f"""
+up after {time.monotonic() - started:.0f} s: {address}
+Clients trust tls/certs/ca.crt, unless the certificate is your own. Register a model, then post zips to it:
+  curl -sS -H "Authorization: Bearer $(cat secrets/core_token)" -X POST \\
+       '{core}/api/models/?human_readable_id=NAME&container_tag=IMAGE&use_gpu=false'
+just ps and just logs show what runs; just down stops it.""")
+
+
+def down(_: argparse.Namespace) -> None:
+    """Nothing to say where nothing was ever made: this runs for the demo, too."""
+    if ENVIRONMENT.exists():
+        check()
+        show_compose("down", "--remove-orphans")
+
+
+def ps(_: argparse.Namespace) -> None:
+    if ENVIRONMENT.exists():
+        check()
+        show_compose("ps", "--all")
+
+
+def logs(arguments: argparse.Namespace) -> None:
+    """Follow those of the containers, of the demo, or of both, until interrupted."""
+    names = [arguments.name] if arguments.name else []
+    followed = []
+    if demo_stack().is_up():
+        followed.append([sys.executable, "-m", "demo", "logs", *names])
+    if running():
+        followed.append(["docker", "compose", "logs", "--follow", "--tail=20", *names])
+    if not followed:
+        raise DeploymentError("Nothing runs: just up or just demo starts it.")
+    for process in [subprocess.Popen(command) for command in followed]:
+        process.wait()
+
+
+def reset(arguments: argparse.Namespace) -> None:
+    chosen = resets.RESETS[arguments.kind]
+    check()
+    say(f"Deletes: {chosen.deletes}\nKeeps: {chosen.keeps}")
+    if not arguments.yes and input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        say("nothing was changed")
+        return
+    chosen.run()
+    if chosen.starts_again:
+        up(arguments)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()  # before what a subprocess says next
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    described = {
+        init: "make .env, the secrets and a certificate; nothing that is there is replaced",
+        up: "build the images, start everything and wait until it is ready",
+        down: "stop everything and remove the containers; the data stays",
+        ps: "what runs",
+        logs: "follow the logs of all parts, or of one",
+        reset: "start anew, with more or less of what there was",
+    }
+    parsers = {}
+    for command, text in described.items():
+        parsers[command] = commands.add_parser(command.__name__, help=text)
+        parsers[command].set_defaults(command=command)
+    parsers[init].add_argument("domain", help="the name or the IP address that clients will use")
+    parsers[logs].add_argument("name", nargs="?")
+    parsers[reset].add_argument("kind", choices=resets.RESETS)
+    parsers[reset].add_argument("--yes", action="store_true", help="don't ask")
+    arguments = parser.parse_args()
+    try:
+        arguments.command(arguments)
+    except EXPECTED as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

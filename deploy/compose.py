@@ -1,0 +1,63 @@
+"""Docker Compose, as the recipes call it: in the repository's folder, with its .env."""
+
+import subprocess
+from typing import Final
+
+from demo.stack import REPOSITORY
+
+ENVIRONMENT: Final = REPOSITORY / ".env"
+OLDEST: Final = (2, 20)
+"""The first Compose that waits for what depends on something that waits."""
+
+INSTALLATION: Final = """\
+Install Docker's engine (https://docs.docker.com/engine/install), or your distribution's: docker.io with \
+docker-compose-v2 on Ubuntu, with docker-compose on Debian 13."""
+
+
+class DeploymentError(Exception):
+    """Something that the operator has to do; the message says what."""
+
+
+def compose(*arguments: str) -> str:
+    """What Compose answers; raises DeploymentError in its words."""
+    done = subprocess.run(
+        ["docker", "compose", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise DeploymentError(f"docker compose {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def show_compose(*arguments: str) -> None:
+    """For the operator to watch; raises DeploymentError when it fails, and the reason stands above."""
+    done = subprocess.run(["docker", "compose", *arguments], cwd=REPOSITORY, check=False)
+    if done.returncode:
+        raise DeploymentError(f"docker compose {' '.join(arguments)} failed")
+
+
+def check() -> None:
+    """That there is a .env, an engine, and a Compose that is new enough. Raises DeploymentError."""
+    if not ENVIRONMENT.exists():
+        raise DeploymentError("There is no .env: just init DOMAIN makes it.")
+    try:
+        subprocess.run(["docker", "--version"], capture_output=True, check=True)
+        version = compose("version", "--short").strip()
+    except FileNotFoundError:
+        raise DeploymentError(f"Docker is missing. {INSTALLATION}") from None
+    except DeploymentError:
+        raise DeploymentError(f"Docker Compose v2 is missing. {INSTALLATION}") from None
+    if tuple(int(part) for part in version.removeprefix("v").split(".")[:2]) < OLDEST:
+        raise DeploymentError(f"Docker Compose {version} is older than {OLDEST[0]}.{OLDEST[1]}. {INSTALLATION}")
+    engine = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if engine.returncode:
+        raise DeploymentError(
+            f"The Docker engine doesn't answer: {engine.stderr.strip()}\n"
+            "Start it (sudo systemctl start docker), or let this user reach it (group docker)."
+        )
+
+
+def running() -> list[str]:
+    """The services that have a container that runs."""
+    if not ENVIRONMENT.exists():
+        return []
+    return compose("ps", "--services", "--status", "running").split()

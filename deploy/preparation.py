@@ -1,0 +1,129 @@
+"""What the compose file needs beside the repository: .env, secrets/, tls/certs/. Nothing that is there is replaced.
+
+The files of secrets/ are mounted into containers of several users, so that everybody may read them; on the host nobody
+but their owner enters the folder.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from demo.stack import REPOSITORY
+from deploy.compose import ENVIRONMENT
+from tls import certs
+
+SECRETS: Final = REPOSITORY / "secrets"
+EXAMPLE: Final = REPOSITORY / ".env.example"
+DEFINITIONS: Final = REPOSITORY / "deploy" / "rabbitmq-definitions.json"
+CONFIGURATIONS: Final = (REPOSITORY / "deploy" / "redis.conf", REPOSITORY / "deploy" / "rabbitmq.conf")
+DRIVER: Final = Path("/proc/driver/nvidia")
+PASSWORDS: Final = ("core_token", "redis_password", "rabbitmq_password")
+GiB: Final = 2**30
+
+
+def prepare(domain: str) -> Iterator[str]:
+    """Make what is missing; yields a line for each thing. Raises certs.CertificatesInTheWayError."""
+    if ENVIRONMENT.exists():
+        yield f"{_shown(ENVIRONMENT)}  kept; it says DOMAIN={settings().get('DOMAIN')}"
+    else:
+        text = filled_in(EXAMPLE.read_text(), {"DOMAIN": domain, **_seen_here()})
+        _write(ENVIRONMENT, text, mode=0o644)
+        yield f"{_shown(ENVIRONMENT)}  made: look through it"
+    SECRETS.mkdir(mode=0o700, exist_ok=True)
+    for name in PASSWORDS:
+        path = SECRETS / name
+        if path.exists():
+            yield f"{_shown(path)}  kept"
+        else:
+            _write(path, secrets.token_urlsafe(), mode=0o644)
+            yield f"{_shown(path)}  made"
+    derive()
+    yield f"{_shown(certs.FOLDER)}  {_certificate(domain)}"
+
+
+def derive() -> None:
+    """Write what Redis and RabbitMQ get instead of their passwords: hashes, and what else stands in those files."""
+    for path in CONFIGURATIONS:
+        path.chmod(0o644)  # a strict umask would keep it from the containers' users
+    for name, made_of, derived in _DERIVED:
+        text = derived((SECRETS / made_of).read_text().strip())
+        path = SECRETS / name
+        if not path.exists() or path.read_text() != text:
+            path.unlink(missing_ok=True)
+            _write(path, text, mode=0o644)
+
+
+def settings() -> dict[str, str]:
+    """What .env says."""
+    lines = (line.strip() for line in ENVIRONMENT.read_text().splitlines())
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip().strip("'\"") for name, value in pairs}
+
+
+def filled_in(text: str, values: Mapping[str, str]) -> str:
+    """The text of .env.example with these values instead of its own."""
+    for name, value in values.items():
+        text, count = re.subn(rf"^{name}=.*$", lambda _, line=f"{name}={value}": line, text, flags=re.MULTILINE)  # type: ignore[misc]
+        assert count == 1, f".env.example has no {name}"  # noqa: S101
+    return text
+
+
+def redis_users(password: str) -> str:
+    """Redis's users: who has the password may do everything, the health check may say PING."""
+    hashed = hashlib.sha256(password.encode()).hexdigest()
+    return f"user default on #{hashed} ~* &* +@all\nuser health on nopass -@all +ping\n"
+
+
+def rabbitmq_definitions(password: str) -> str:
+    """The template with the password's hash, which is the same each time: an unchanged file isn't imported again."""
+    salt = hashlib.sha256(b"salt of " + password.encode()).digest()[:4]  # the password is random enough
+    hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    return DEFINITIONS.read_text().replace("PASSWORD_HASH", hashed)
+
+
+_DERIVED: Final[tuple[tuple[str, str, Callable[[str], str]], ...]] = (
+    ("redis_users", "redis_password", redis_users),
+    ("rabbitmq_definitions", "rabbitmq_password", rabbitmq_definitions),
+)
+
+
+def _seen_here() -> dict[str, str]:
+    """What .env says of this host."""
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GiB
+    files = ["docker-compose.yaml", *(["deploy/gpu.yaml"] if DRIVER.exists() else [])]
+    return {
+        "REDIS_MAXMEMORY": f"{max(int(memory_gb / 2 * 1024), 256)}mb",
+        "REDIS_MEMORY_LIMIT": f"{max(int(memory_gb * 3 / 4 * 1024), 512)}mb",
+        "CERTS_GROUP": str(os.getgid()),
+        "AGENT_NAME": socket.gethostname(),
+        "COMPOSE_FILE": ":".join(files),
+    }
+
+
+def _certificate(domain: str) -> str:
+    files = certs.Certificates(certs.FOLDER)
+    if files.cert.exists() and not files.ca_key.exists():
+        return f"kept: your own certificate; group {os.getgid()} has to be able to read its key"
+    if files.cert.exists() and certs.names(files.cert, domain):
+        return "kept"
+    certs.make(certs.FOLDER, domain)
+    certs.FOLDER.chmod(0o755)  # the gateway's user goes in; its files say who reads what
+    return f"made: a certificate for {domain}; clients trust {_shown(files.ca_cert)}"
+
+
+def _write(path: Path, text: str, *, mode: int) -> None:
+    """Readable as `mode` says from its first moment, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        os.fchmod(descriptor, mode)
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)

@@ -1,0 +1,78 @@
+"""Three ways to start anew, from the one that costs nothing to the one that leaves nothing."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from deploy import preparation
+from deploy.compose import ENVIRONMENT, compose, show_compose
+from tls import certs
+
+RABBITMQ_VOLUME: Final = "inference-server_rabbitmq"
+AGENT_LABEL: Final = "inference-server.agent"
+
+
+@dataclass(frozen=True)
+class Reset:
+    deletes: str
+    keeps: str
+    run: Callable[[], None]
+    starts_again: bool
+
+
+def _soft() -> None:
+    """RabbitMQ only rings: what waits is rung again from Redis."""
+    show_compose("down", "--remove-orphans")
+    _remove_volumes(RABBITMQ_VOLUME)
+
+
+def _volumes() -> None:
+    show_compose("down", "--remove-orphans", "--volumes")
+
+
+def _all() -> None:
+    show_compose("down", "--remove-orphans")
+    # The agent writes there as root, which who calls this need not be.
+    clear = 'find "$WORK_DIR" -mindepth 1 -delete'
+    compose("run", "--rm", "--no-deps", "--no-TTY", "gpu_agent", "sh", "-c", clear)
+    agent = preparation.settings()["AGENT_NAME"]
+    _remove_volumes(*_docker("volume", "ls", "--quiet", "--filter", f"label={AGENT_LABEL}={agent}").split())
+    show_compose("down", "--remove-orphans", "--volumes", "--rmi", "all")
+    if certs.Certificates(certs.FOLDER).ca_key.exists():
+        shutil.rmtree(certs.FOLDER)
+    shutil.rmtree(preparation.SECRETS)
+    ENVIRONMENT.unlink()
+
+
+RESETS: Final = {
+    "soft": Reset(
+        "the containers, and what RabbitMQ holds.",
+        "models, tasks, inputs and outputs; images, secrets, certificates. Running tasks run again.",
+        _soft,
+        starts_again=True,
+    ),
+    "volumes": Reset(
+        "the containers, and what Redis and RabbitMQ hold: all models and tasks, with their zips.",
+        "images, secrets, certificates and .env.",
+        _volumes,
+        starts_again=True,
+    ),
+    "all": Reset(
+        "everything that just init and just up made: containers, data, images, the content of WORK_DIR, secrets, "
+        ".env, and the certificate with its authority, which clients trust.",
+        "a certificate of your own, and the models' images.",
+        _all,
+        starts_again=False,
+    ),
+}
+
+
+def _remove_volumes(*names: str) -> None:
+    if names:
+        _docker("volume", "rm", "--force", *names)
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout

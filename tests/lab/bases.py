@@ -1,0 +1,145 @@
+"""Stand-ins for the official images that ours are built on and compose starts, made of Debian 13's packages.
+
+They are what the official ones are to those who use them: the same commands, folders, users, and the same way from root
+to the server's own user. What they aren't: as small, and of the same version to the last digit.
+"""
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from demo.stack import REPOSITORY
+from tests.lacking import cannot_run, needs_root
+
+KEPT_IN: Final = REPOSITORY / ".tools" / "lab"
+SUITE: Final = "trixie"
+CA_BUNDLE: Final = Path("/etc/ssl/certs/ca-certificates.crt")
+
+# As the official images: root gives the data folder to the server's user and becomes that user.
+_ENTRYPOINT: Final = """\
+#!/bin/sh
+set -e
+if [ "$1" = {command} ] && [ "$(id -u)" = 0 ]; then
+  find {folder} ! -user {user} -exec chown {user} '{{}}' +
+  exec setpriv --reuid={user} --regid={user} --clear-groups "$0" "$@"
+fi
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The official image of this name, whatever its tag."""
+
+    name: str
+    packages: Sequence[str]
+    changes: Sequence[str] = ()
+    entrypoint: str = ""
+
+
+BASES: Final = (
+    Base("python", ("python3", "python3-pip", "python3-venv"), ('CMD ["python"]',)),
+    Base(
+        "redis",
+        ("redis-server",),
+        ("VOLUME /data", "WORKDIR /data", 'ENTRYPOINT ["/entrypoint"]', 'CMD ["redis-server"]'),
+        _ENTRYPOINT.format(command="redis-server", folder="/data", user="redis"),
+    ),
+    Base(
+        "rabbitmq",
+        ("rabbitmq-server",),
+        (
+            "VOLUME /var/lib/rabbitmq",
+            "ENV HOME=/var/lib/rabbitmq RABBITMQ_LOGS=- PATH=/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            'ENTRYPOINT ["/entrypoint"]',
+            'CMD ["rabbitmq-server"]',
+        ),
+        _ENTRYPOINT.format(command="rabbitmq-server", folder="/var/lib/rabbitmq", user="rabbitmq"),
+    ),
+)
+
+
+def archive_of(tag: str) -> tuple[Path, Sequence[str]]:
+    """What `docker import` needs for a stand-in of `tag`: the archive, and the changes. Made once a machine."""
+    [base] = [base for base in BASES if base.name == tag.partition(":")[0]]
+    archive = KEPT_IN / f"{base.name}-{sha256(repr(base).encode()).hexdigest()[:8]}.tar"
+    if not archive.exists():
+        _make(base, archive)
+    return archive, [f"--change={change}" for change in base.changes]
+
+
+def load(docker_host: str, tag: str) -> None:
+    """Make the stand-in known to an engine under the official image's tag."""
+    archive, changes = archive_of(tag)
+    subprocess.run(
+        ["docker", "--host", docker_host, "import", *changes, str(archive), tag], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def compose_plugin() -> Path:
+    """A DOCKER_CONFIG folder with Compose v2, which Debian 12 lacks."""
+    config = KEPT_IN / "docker"
+    plugin = config / "cli-plugins" / "docker-compose"
+    if not plugin.exists():
+        root = _debian()
+        _within(root, "cd /tmp && apt-get -qq download docker-compose && dpkg --extract docker-compose_*.deb found")
+        plugin.parent.mkdir(parents=True, exist_ok=True)
+        (root / "tmp/found/usr/libexec/docker/cli-plugins/docker-compose").replace(plugin)
+        _within(root, "rm -rf /tmp/*")
+    return config
+
+
+def _debian() -> Path:
+    """A root folder with a bare Debian 13, its package lists and this machine's certificates."""
+    root = KEPT_IN / SUITE
+    if root.exists():
+        return root
+    needs_root("make base images")
+    if shutil.which("debootstrap") is None:
+        cannot_run("not installed: debootstrap")
+    new = root.with_suffix(".new")
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir(parents=True)
+    _run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(new))
+    shutil.copy(CA_BUNDLE, new / CA_BUNDLE.relative_to("/"))
+    _within(new, "apt-get -qq update")
+    new.rename(root)
+    return root
+
+
+def _make(base: Base, archive: Path) -> None:
+    root = KEPT_IN / f"{base.name}.new"
+    if root.exists():
+        shutil.rmtree(root)
+    _run("cp", "--archive", str(_debian()), str(root))
+    packages = " ".join(base.packages)
+    _within(root, f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends {packages}")
+    _within(root, "apt-get clean; rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED")
+    if (root / "usr/bin/python3").exists():
+        (root / "usr/bin/python").symlink_to("python3")
+    if base.entrypoint:
+        (root / "entrypoint").write_text(base.entrypoint)
+        (root / "entrypoint").chmod(0o755)
+        (root / "data").mkdir()
+    new = archive.with_suffix(".new")
+    with tarfile.open(new, "w") as tar:
+        tar.add(root, arcname=".")
+    shutil.rmtree(root)
+    new.rename(archive)
+
+
+def _within(root: Path, script: str) -> None:
+    _run("chroot", str(root), "sh", "-ec", script)
+
+
+def _run(*command: str) -> None:
+    environment = {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"

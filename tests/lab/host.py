@@ -1,0 +1,153 @@
+"""A Docker host on this machine: a network namespace and an engine of its own.
+
+Its ports, bridges and firewall rules meet nobody else's, and nothing of the machine's own network is changed: the way
+out, which builds need, is slirp4netns, a process. /run is the host's own, too, and with it the engine's usual socket.
+"""
+
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from demo import engine
+from demo.supervision import SEARCH_PATH
+from tests.lacking import cannot_run, needs_root
+from tests.waiting import eventually
+
+PROGRAMS: Final = ("ip", "nsenter", "unshare", "setpriv", "slirp4netns", "dockerd", "containerd", "runc", "iptables")
+NAME_SERVER: Final = "10.0.2.3"
+"""slirp4netns's own; it asks those of the machine."""
+
+OWN_RUN: Final = 'mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"'
+STOP_SECONDS: Final = 60
+CLONE_NEWNET: Final = 0x40000000
+
+
+class Host:
+    """Its engine keeps everything in `folder`, but for /run, which is memory and goes with the engine.
+
+    `docker_host` works from everywhere; a command that is to meet the host's ports needs `run`, or a thread `entered`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "dockerd.log"
+        self._namespace = f"lab-{secrets.token_hex(4)}"
+        self._engine: subprocess.Popen[bytes] | None = None
+
+    @property
+    def docker_host(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    @contextmanager
+    def up(self) -> Iterator["Host"]:
+        """The host, with its engine, for as long as the context lasts; then nothing of it is left."""
+        needs_root("make a host of its own")
+        if missing := [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]:
+            cannot_run(f"not installed: {', '.join(missing)}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["ip", "netns", "add", self._namespace], check=True)
+        try:
+            subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
+            with self._way_out():
+                self.start()
+                try:
+                    yield self
+                finally:
+                    self.stop()
+        finally:
+            subprocess.run(["ip", "netns", "delete", self._namespace], check=True)
+            engine.unmount_below(self.folder)
+            shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        """Start the engine and wait until it answers."""
+        config = self.folder / "daemon.json"
+        config.write_text("{}\n")  # the machine's isn't for this engine
+        dockerd = (
+            "dockerd",
+            *("--config-file", str(config), "--data-root", str(self.folder / "data"), "--log-level", "warn"),
+            *("--host", "unix:///run/docker.sock", "--host", self.docker_host),
+            *("--dns", NAME_SERVER, "--shutdown-timeout", "5"),
+        )
+        with_own_run = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_RUN, "sh")
+        with self.log.open("ab") as log:
+            self._engine = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *self._within, *with_own_run, *dockerd],
+                env={**os.environ, "PATH": SEARCH_PATH},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            eventually(lambda: engine.answers(self.docker_host))
+        except AssertionError:
+            raise AssertionError(f"no engine; the end of its log:\n{self.log.read_text()[-2000:]}") from None
+
+    def stop(self) -> None:
+        """Stop the engine, and with it all containers."""
+        if self._engine is not None:
+            self._engine.send_signal(signal.SIGTERM)
+            self._engine.wait(timeout=STOP_SECONDS)
+            self._engine = None
+
+    def run(
+        self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_seconds: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """A command on the host; what it said is in the answer, whether or not it failed."""
+        environment = {**os.environ, **(env or {}), "DOCKER_HOST": self.docker_host}
+        return subprocess.run(
+            [*self._within, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_seconds
+        )
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling thread's new connections are made on this host, and so are those of what it starts."""
+        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/run/netns/{self._namespace}").open() as there:
+            _set_network(there.fileno())
+            try:
+                yield
+            finally:
+                _set_network(home.fileno())
+
+    @property
+    def _within(self) -> list[str]:
+        return ["nsenter", f"--net=/run/netns/{self._namespace}", "--"]
+
+    @contextmanager
+    def _way_out(self) -> Iterator[None]:
+        ready, tell = os.pipe()
+        command = ("slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback", f"--ready-fd={tell}")
+        with (self.folder / "slirp4netns.log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    *command,
+                    "--netns-type=path",
+                    f"/run/netns/{self._namespace}",
+                    "tap0",
+                ],
+                pass_fds=[tell],
+                stdout=log,
+                stderr=log,
+            )
+        os.close(tell)
+        try:
+            with os.fdopen(ready, "rb") as told:
+                assert told.read(1), f"slirp4netns did not start: {(self.folder / 'slirp4netns.log').read_text()}"
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=STOP_SECONDS)
+
+
+def _set_network(descriptor: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
