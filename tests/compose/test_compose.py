@@ -187,7 +187,7 @@ def test_the_agent_looks_at_the_engines_disk(site: Site) -> None:
 def test_nothing_broke_on_the_way(site: Site) -> None:
     """After all of the above."""
     told = site.compose("logs", "--no-color", *OURS)
-    assert not re.findall(r"^.*Traceback(?:.*\n){12}", told, re.MULTILINE)
+    assert not re.findall(r"^.*Traceback(?:.*\n){1,15}", told, re.MULTILINE)
 
 
 def test_resets(site: Site, api: Api, core: Api, model: Callable[..., str]) -> None:
