@@ -16,9 +16,8 @@ from core.zipcheck import ZipCheck
 
 async def main() -> None:
     settings = Settings()
-    redis_url = settings.redis_url.get_secret_value()
     async with (
-        open_store(redis_url, reserve_percent=settings.redis_reserve_percent) as store,
+        open_store(settings.redis_url_with_password, reserve_percent=settings.redis_reserve_percent) as store,
         Broker.open(settings) as broker,
     ):
         dispatch = Dispatch(

@@ -10,17 +10,18 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast
 
 import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings
 from yarl import URL
 
 from core.contract import queues
 from core.contract.errors import Unavailable
+from core.secrets import SecretsInFiles, with_password
 
 log = structlog.get_logger()
 
@@ -35,16 +36,22 @@ LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStat
 """How aiormq says that the broker, the connection or the channel went away."""
 
 
-class BrokerSettings(BaseSettings):
-    """`RABBITMQ_URL`, and the names of the queues."""
+class BrokerSettings(SecretsInFiles):
+    """`RABBITMQ_URL`, its password if that stands elsewhere, and the names of the queues."""
 
-    rabbitmq_url: SecretStr = SecretStr("amqp://guest:guest@rabbitmq:5672/")
+    rabbitmq_url: SecretStr = SecretStr("amqp://guest@rabbitmq:5672/")
+    rabbitmq_password: SecretStr = SecretStr("guest")
+    rabbitmq_password_file: Path | None = None
     unfinished_job_queue: str = queues.UNFINISHED
     finished_job_queue: str = queues.FINISHED
 
     @property
     def gpu_job_queue(self) -> str:
         return queues.for_gpus(self.unfinished_job_queue)
+
+    @property
+    def rabbitmq_url_with_password(self) -> str:
+        return with_password(self.rabbitmq_url.get_secret_value(), self.rabbitmq_password.get_secret_value())
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ class Broker:
 
     @asynccontextmanager
     async def _linked(self) -> AsyncIterator["Link"]:
-        url = URL(self.settings.rabbitmq_url.get_secret_value())
+        url = URL(self.settings.rabbitmq_url_with_password)
         url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT_SECONDS)
         async with _answered():
             connection = await aiormq.connect(url)

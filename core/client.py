@@ -12,12 +12,12 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 import aiohttp
 import structlog
 from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
-from pydantic_settings import BaseSettings
 
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
 from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody, Noted
 from core.contract.model import Model
 from core.contract.task import Failure
+from core.secrets import SecretsInFiles
 
 log = structlog.get_logger()
 
@@ -37,19 +37,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class CoreToken(BaseSettings):
+class CoreToken(SecretsInFiles):
     """`CORE_TOKEN`, or `CORE_TOKEN_FILE` with the token in it."""
 
     core_token: SecretStr = SecretStr("")
     core_token_file: Path | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_file(cls, values: dict[str, object]) -> dict[str, object]:
-        file = values.get("core_token_file")
-        if file and not values.get("core_token"):
-            values["core_token"] = Path(str(file)).read_text().strip()
-        return values
 
     @model_validator(mode="after")
     def _is_set(self) -> Self:

@@ -1,5 +1,6 @@
 """What an operator may set of core. Each field is an environment variable of the same name, in capitals."""
 
+from pathlib import Path
 from typing import Final
 
 from pydantic import Field, SecretStr
@@ -9,6 +10,7 @@ from core.amqp import BrokerSettings
 from core.client import CoreToken
 from core.contract.zips import ZipLimits
 from core.retention import Retention
+from core.secrets import with_password
 
 MiB: Final = 2**20
 
@@ -19,6 +21,8 @@ class Settings(BrokerSettings, CoreToken):
     core_host: str = "0.0.0.0"  # noqa: S104 - in its container; networks decide who reaches it
     core_port: int = 7000
     redis_url: SecretStr = SecretStr("redis://redis:6379/0")
+    redis_password: SecretStr = SecretStr("")
+    redis_password_file: Path | None = None
 
     lease_seconds: float = Field(default=20.0, gt=1)
     """An agent that has not renewed for so long has lost its task."""
@@ -36,6 +40,10 @@ class Settings(BrokerSettings, CoreToken):
 
     redis_reserve_percent: float = Field(default=10.0, ge=0, lt=100)
     """Of Redis's maxmemory, for the outputs of running tasks and for bookkeeping: uploads and models may not use it."""
+
+    @property
+    def redis_url_with_password(self) -> str:
+        return with_password(self.redis_url.get_secret_value(), self.redis_password.get_secret_value())
 
     @property
     def max_upload_bytes(self) -> int:
