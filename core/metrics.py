@@ -24,6 +24,11 @@ STORE_LIMIT: Final = Gauge(
 STORE_RESERVE: Final = Gauge(
     "inference_server_store_reserve_bytes", "Of the limit, what new uploads may not use", registry=_REGISTRY
 )
+UNREPLICATED: Final = Counter(
+    "inference_server_store_unreplicated",
+    "Writes that no replica has, because a shard or master had none",
+    registry=_REGISTRY,
+)
 
 
 def exposition() -> bytes:

@@ -25,7 +25,7 @@ LIMITS = ZipLimits(max_total_bytes=2**30, max_ratio=200, max_entries=1000, verif
 async def store(servers: Stack) -> AsyncIterator[Store]:
     """An empty database."""
     async with open_store(servers.redis_url, reserve_percent=RESERVE_PERCENT) as store:
-        await store.connection.call("FLUSHDB")
+        await store.connection.everywhere(("FLUSHDB",))
         yield store
 
 

@@ -30,7 +30,7 @@ async def small(store: Store) -> AsyncIterator[Store]:
     await store.connection.call("CONFIG", "SET", "maxmemory", info["used_memory"] + FREE_BYTES)
     yield store
     await store.connection.call("CONFIG", "SET", "maxmemory", info["maxmemory"])
-    await store.connection.call("FLUSHDB")
+    await store.connection.everywhere(("FLUSHDB",))
 
 
 @pytest.fixture
