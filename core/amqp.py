@@ -5,6 +5,7 @@ The only importer of aiormq; core publishes with it, agents listen with it.
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from yarl import URL
 from core.contract import queues
 from core.contract.errors import Unavailable
 from core.secrets import SecretsInFiles, with_password
+from core.trust import is_untrusted
 
 log = structlog.get_logger()
 
@@ -32,12 +34,13 @@ CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
+_BETWEEN_URLS: Final = re.compile(r"\s*,\s*(?=amqps?://)")
 LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError, TimeoutError)
 """How aiormq says that the broker, the connection or the channel went away."""
 
 
 class BrokerSettings(SecretsInFiles):
-    """`RABBITMQ_URL`, its password if that stands elsewhere, and the names of the queues."""
+    """`RABBITMQ_URL`: one node or several, with commas between; a password from elsewhere; the queues' names."""
 
     rabbitmq_url: SecretStr = SecretStr("amqp://guest@rabbitmq:5672/")
     rabbitmq_password: SecretStr = SecretStr("guest")
@@ -50,8 +53,11 @@ class BrokerSettings(SecretsInFiles):
         return queues.for_gpus(self.unfinished_job_queue)
 
     @property
-    def rabbitmq_url_with_password(self) -> str:
-        return with_password(self.rabbitmq_url.get_secret_value(), self.rabbitmq_password.get_secret_value())
+    def rabbitmq_nodes(self) -> list[URL]:
+        """In a random order: cores and agents spread over the nodes."""
+        urls = _BETWEEN_URLS.split(self.rabbitmq_url.get_secret_value().strip())
+        nodes = [URL(with_password(url, self.rabbitmq_password.get_secret_value())) for url in urls]
+        return random.sample(nodes, len(nodes))
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,8 @@ class Broker:
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
+        self.missing: str | None = "has not answered yet"
+        """Why there is no connection, in words; None while there is one."""
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._empty_at: dict[str, float] = {}
@@ -241,24 +249,28 @@ class Broker:
         return self._link
 
     async def _keep_connected(self) -> None:
+        """With the next node at once when one is lost; after a round of them a moment later, and each round later."""
+        nodes = self.settings.rabbitmq_nodes
         wait_seconds = FIRST_RETRY_SECONDS
         while True:
-            try:
-                async with self._linked() as link:
-                    wait_seconds = FIRST_RETRY_SECONDS
-                    log.info("broker.connected")
-                    ends = {link.connection.closing, link.publishing.closing}
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                    log.warning("broker.lost")
-            except Unavailable as error:
-                log.warning("broker.unreachable", error=repr(error.__cause__), retry_seconds=round(wait_seconds, 1))
+            for node in nodes:
+                try:
+                    async with self._linked(node) as link:
+                        wait_seconds = FIRST_RETRY_SECONDS
+                        log.info("broker.connected", node=f"{node.host}:{node.port}")
+                        ends = {link.connection.closing, link.publishing.closing}
+                        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                        self.missing = "is away"
+                        log.warning("broker.lost")
+                except Unavailable as error:
+                    self.missing = _words(error.__cause__)
+                    log.warning("broker.unreachable", error=repr(error.__cause__), broker=self.missing)
             await asyncio.sleep(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             wait_seconds = min(2 * wait_seconds, LAST_RETRY_SECONDS)
 
     @asynccontextmanager
-    async def _linked(self) -> AsyncIterator["Link"]:
-        url = URL(self.settings.rabbitmq_url_with_password)
-        url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT_SECONDS)
+    async def _linked(self, node: URL) -> AsyncIterator["Link"]:
+        url = node if "heartbeat" in node.query else node.update_query(heartbeat=HEARTBEAT_SECONDS)
         async with _answered():
             connection = await aiormq.connect(url)
         try:
@@ -266,6 +278,7 @@ class Broker:
                 link = Link(connection, await connection.channel(publisher_confirms=True))
                 await self._declare(link.publishing)
             self._link = link
+            self.missing = None
             self._connected.set()
             yield link
         finally:
@@ -279,6 +292,15 @@ class Broker:
         settings = self.settings
         for name in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
             self._noted(name, await channel.queue_declare(name, **queues.DECLARATION))
+
+
+def _words(error: BaseException | None) -> str:
+    """For operators, as Redis's are (core/store/pulse.py)."""
+    if is_untrusted(error):
+        return "has a certificate that is not trusted"
+    if isinstance(error, aiormq.exceptions.AuthenticationError | aiormq.exceptions.ProbableAuthenticationError):
+        return "does not accept the user or the password"
+    return "is away"
 
 
 @asynccontextmanager

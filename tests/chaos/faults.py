@@ -13,6 +13,7 @@ import aiormq
 
 from core.contract import queues
 from tests.chaos.system import AGENTS, CORES, SMALL_DISK_AGENT, System
+from tests.direct import rabbitmq_at
 from tests.proxy import Proxy
 from tests.waiting import eventually
 
@@ -101,7 +102,7 @@ def _wipe(system: System, target: str, *, deleted: bool = False) -> None:
 
 async def _wiped(url: str, *, deleted: bool) -> None:
     async with asyncio.timeout(CALL_SECONDS):
-        connection = await aiormq.connect(url)
+        connection = await rabbitmq_at(url)
         channel = await connection.channel()
         await (channel.queue_delete if deleted else channel.queue_purge)(queues.UNFINISHED)
         await connection.close()

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import AsyncIterator
 
-import aiormq
 import pytest
 from pydantic import SecretStr
 
@@ -14,6 +13,7 @@ from core.retention import Retention
 from core.store import Store, open_store
 from core.zipcheck import ZipCheck
 from demo.stack import Stack
+from tests.direct import rabbitmq_at
 
 LEASE_SECONDS = 5.0
 RESERVE_PERCENT = 25
@@ -41,7 +41,7 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
     async with Broker.open(settings) as broker:
         await broker.wait_connected()
         yield broker
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     for queue in (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue):
         await channel.queue_delete(queue)

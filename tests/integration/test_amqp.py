@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 
-import aiormq
 import pytest
 
 from core.amqp import Broker
@@ -11,6 +10,7 @@ from core.contract import queues
 from core.contract.errors import Unavailable
 from core.contract.task import UID
 from demo.stack import Stack
+from tests.direct import rabbitmq_at
 
 
 async def _take(broker: Broker, queue: str) -> str:
@@ -33,7 +33,7 @@ async def test_messages_are_as_version_1_reads_them(broker: Broker, servers: Sta
     """A plain, equal declaration is accepted; the body is the raw uid; the message outlives the broker."""
     queue, uid = broker.settings.unfinished_job_queue, secrets.token_urlsafe(32)
     await broker.publish(queue, uid)
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     await channel.queue_declare(queue, durable=True)
     message = await channel.basic_get(queue)
@@ -118,7 +118,7 @@ async def test_a_deleted_queue_comes_back(broker: Broker, servers: Stack) -> Non
     async with asyncio.timeout(10):
         while (await broker.depth(queue)).consumers == 0:
             await asyncio.sleep(0.02)
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     await channel.queue_delete(queue)
     await connection.close()
@@ -130,7 +130,7 @@ async def test_a_deleted_queue_comes_back(broker: Broker, servers: Stack) -> Non
 async def test_a_message_may_be_anything(broker: Broker, servers: Stack) -> None:
     """Bytes that were never a uid are told from one, and can be rejected."""
     queue = broker.settings.unfinished_job_queue
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     await channel.basic_publish(b"\xff\xfe", routing_key=queue)
     await connection.close()

@@ -12,7 +12,7 @@ from core.store.blobs import CHUNK_BYTES
 from core.store.room import TOLD_BYTES, Announced
 from demo.stack import Stack
 from tests.integration.conftest import RESERVE_PERCENT
-from tests.integration.making import stored_blob
+from tests.integration.making import everywhere, keys_of, limit_memory, stored_blob
 
 MiB = 2**20
 FREE_BYTES = 160 * MiB
@@ -26,10 +26,10 @@ POSTS = 24
 @pytest.fixture
 async def small(store: Store) -> AsyncIterator[Store]:
     """A Redis with little memory left."""
-    info = await store.connection.call("INFO", "memory")
-    await store.connection.call("CONFIG", "SET", "maxmemory", info["used_memory"] + FREE_BYTES)
+    [before, *_] = await everywhere(store, "CONFIG", "GET", "maxmemory")
+    await limit_memory(store, free_bytes=FREE_BYTES)
     yield store
-    await store.connection.call("CONFIG", "SET", "maxmemory", info["maxmemory"])
+    await everywhere(store, "CONFIG", "SET", "maxmemory", before[b"maxmemory"])
     await store.connection.everywhere(("FLUSHDB",))
 
 
@@ -103,7 +103,7 @@ async def test_what_has_arrived_is_not_counted_twice(small: Store) -> None:
         for _ in range(20):
             await upload.write(bytes(CHUNK_BYTES))
         assert ROOM_BYTES - 20 * CHUNK_BYTES <= await _announced(small) < ROOM_BYTES - 20 * CHUNK_BYTES + TOLD_BYTES
-    assert await small.connection.call("KEYS", "*") == []
+    assert await keys_of(small) == set()
 
 
 async def test_a_refused_upload_gives_its_room_back(small: Store) -> None:
