@@ -34,6 +34,11 @@ CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
+LISTEN_SECONDS: Final = 30.0
+"""Whoever waits for so long listens anew. RabbitMQ doesn't tell the consumers of a quorum queue that it was deleted if
+somebody declares it again at once.
+"""
+
 _BETWEEN_URLS: Final = re.compile(r"\s*,\s*(?=amqps?://)")
 LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError, TimeoutError)
 """How aiormq says that the broker, the connection or the channel went away."""
@@ -215,7 +220,7 @@ class Broker:
                         await channel.close()
 
     async def _one_message(self, channel: AbstractChannel, names: Sequence[str]) -> Message | None:
-        """The first delivery of any of the queues, others go back. None: listen anew, channel or queue is lost."""
+        """The first delivery of any of the queues, others go back. None: listen anew, channel or queue may be lost."""
         delivered: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         # The broker cancels the consumers of a queue that is deleted.
         channel.on_consumer_cancel_callbacks.add(lambda _: delivered.put_nowait(None))
@@ -226,7 +231,7 @@ class Broker:
             first = asyncio.create_task(delivered.get(), name="amqp delivery")
             try:
                 ends = {first, channel.closing}
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(ends, timeout=LISTEN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 first.cancel()
             async with _answered():

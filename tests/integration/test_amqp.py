@@ -5,6 +5,7 @@ import secrets
 
 import pytest
 
+from core import amqp
 from core.amqp import Broker
 from core.contract import queues
 from core.contract.errors import Unavailable
@@ -94,8 +95,10 @@ async def test_waiting_costs_nothing_to_stop(broker: Broker) -> None:
     assert await _take(broker, queue) == "task"
 
 
-async def test_the_connection_comes_back(broker: Broker, servers: Stack) -> None:
+async def test_the_connection_comes_back(broker: Broker, servers: Stack, clusters: bool) -> None:
     """While the broker is away a call says so at once; a slot that waited across it gets the next message."""
+    if clusters:
+        pytest.skip("there are others: tests/clusters")
     queue = broker.settings.unfinished_job_queue
     waiting = asyncio.create_task(_take(broker, queue))
     await asyncio.to_thread(servers.stop, "rabbitmq")
@@ -111,8 +114,12 @@ async def test_the_connection_comes_back(broker: Broker, servers: Stack) -> None
         assert await waiting == "after"
 
 
-async def test_a_deleted_queue_comes_back(broker: Broker, servers: Stack) -> None:
-    """Who listened there declares it again, and hears what comes."""
+async def test_a_deleted_queue_comes_back(
+    broker: Broker, servers: Stack, clusters: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listened there declares it again, and hears what comes; of a quorum queue after a while."""
+    if clusters:
+        monkeypatch.setattr(amqp, "LISTEN_SECONDS", 1.0)
     queue = broker.settings.unfinished_job_queue
     waiting = asyncio.create_task(_take(broker, queue))
     async with asyncio.timeout(10):
