@@ -62,7 +62,7 @@ class Clusters(Servers):
 
     def join(self) -> None:
         """Makes a cluster of the nodes, once, and waits until each shard has its replica."""
-        if not any(int(info["cluster_size"]) for info in self._cluster_infos().values()):
+        if all(int(info["cluster_known_nodes"]) == 1 for info in self._cluster_infos().values()):
             nodes = [f"127.0.0.1:{port}" for port in self._redis_ports.values()]
             command = ["redis-cli", "--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes"]
             subprocess.run(command, check=True, capture_output=True, timeout=JOIN_SECONDS)

@@ -40,8 +40,8 @@ _AGAIN: Final = (
 )
 """Somebody else may have the key now, or soon. MOVED is an AskError."""
 
-_AWAY: Final = ("MISCONF", "NOREPLICAS", "LOADING")
-"""Answers of a server that can't write at the moment: a full disk, replicas that it must have, a start."""
+_AWAY: Final = ("MISCONF", "NOREPLICAS", "LOADING", "UNBLOCKED")
+"""Answers of a server that can't write at the moment: a full disk, replicas that it must have, a start, a demotion."""
 
 Part = str | bytes | float
 Command = tuple[Part, ...]
@@ -183,12 +183,20 @@ class Connection:
         wait: Command = ("WAIT", 1, int(REPLICA_SECONDS * 1000))
         *answers, _, replicas = _raise_first(await _pipelined(shard, [*commands, mark, wait]))
         if not replicas:
-            if _has_replica(await shard.node.execute_command("INFO", "replication")):  # type: ignore[no-untyped-call]
-                raise Unavailable("A replica of Redis doesn't confirm what is written")
-            shard.is_alone = True
-            log.warning("store.unreplicated", advice="start its replica: what it answers is lost if it is lost itself")
-            metrics.UNREPLICATED.inc()
+            await self._excuse(shard)
         return answers
+
+    async def _excuse(self, shard: Shard) -> None:
+        """Why no replica has confirmed: it has none, as after a failover. Whoever else has a say must agree that it is
+        the primary still, for one that was replaced has none either.
+        """
+        replication = await shard.node.execute_command("INFO", "replication")  # type: ignore[no-untyped-call]
+        if _has_replica(replication) or not await self._servers.agree(shard):
+            raise Unavailable("No replica of Redis confirms what is written")
+        metrics.UNREPLICATED.inc()
+        if not shard.is_alone:
+            shard.is_alone = True
+            log.warning("store.unreplicated", advice="start the replica: without one, all it has may be lost with it")
 
 
 class Script:

@@ -94,7 +94,7 @@ class Pulse:
         if answering:
             words = f"{answering} of {shards} shards answer; another {words}"
         if words != self.missing:
-            log.warning("store.away", redis=words, error=repr(error.__cause__))
+            log.warning("store.away", redis=words, error=str(error.__cause__))
         self.missing = words
         metrics.STORE_UP.set(0)
 

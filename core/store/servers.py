@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -106,6 +107,10 @@ class Servers:
         """Of a server that another one names."""
         return self._url
 
+    async def agree(self, shard: Shard) -> bool:  # noqa: ARG002
+        """Whether those who say who is primary all name it, but for itself."""
+        return True
+
     async def look(self) -> list[Served]:
         """Who has what."""
         return [(range(REDIS_CLUSTER_HASH_SLOTS), self._url)]
@@ -141,6 +146,9 @@ class Cluster(Servers):
     async def look(self) -> list[Served]:
         return await _first_answer(self._slots, {*self._urls.named, *self._known}, self._hint)
 
+    async def agree(self, shard: Shard) -> bool:
+        return await _all_name(shard.url, self._slots, {*self._known} - {shard.url})
+
     async def _slots(self, url: Url) -> list[Served]:
         """A node that doesn't know its own name means the one that it was asked by."""
         found = await _ask(self.at(url).node, "CLUSTER", "SLOTS")
@@ -171,6 +179,9 @@ class Sentinels(Servers):
 
     async def look(self) -> list[Served]:
         return await _first_answer(self._master, set(self._sentinels))
+
+    async def agree(self, shard: Shard) -> bool:
+        return await _all_name(shard.url, self._master, self._sentinels)
 
     async def _master(self, sentinel: Url) -> list[Served]:
         found = await _ask(self._sentinels[sentinel], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
@@ -244,6 +255,19 @@ async def _first_answer(
         except (TimeoutError, *LOST, exceptions.ResponseError) as failure:
             error = failure
     raise error
+
+
+async def _all_name(url: Url, ask: Callable[[Url], Awaitable[list[Served]]], urls: Collection[Url]) -> bool:
+    """Of those that answer; somebody must."""
+
+    async def named(asked: Url) -> set[Url] | None:
+        with suppress(TimeoutError, *LOST, exceptions.ResponseError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                return {primary for _, primary in await ask(asked)}
+        return None
+
+    answers = [found for found in await asyncio.gather(*map(named, urls)) if found is not None]
+    return bool(answers) and all(url in found for found in answers)
 
 
 async def _ask(node: redis.Redis, *command: str) -> Any:
