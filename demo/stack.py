@@ -78,7 +78,7 @@ class Stack:
         self._docker_host = docker_host
         self._own_engine = own_engine
         self._only = only
-        self._servers = servers or Servers(ports, dict(rabbitmq_settings or {}))
+        self.servers = servers or Servers(ports, dict(rabbitmq_settings or {}))
         # Tells this stack's agents from another's on the same engine: an agent removes what carries its name.
         self._id = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
         self._runtime = self._short_folder()
@@ -95,11 +95,11 @@ class Stack:
 
     @property
     def redis_url(self) -> str:
-        return self._servers.redis_url
+        return self.servers.redis_url
 
     @property
     def rabbitmq_url(self) -> str:
-        return self._servers.rabbitmq_url
+        return self.servers.rabbitmq_url
 
     @property
     def work_dirs(self) -> set[Path]:
@@ -129,7 +129,7 @@ class Stack:
             for stage in sorted({program.stage for program in programs}):
                 self._start([program for program in programs if program.stage == stage])
                 if stage == _SERVERS:
-                    self._servers.join()
+                    self.servers.join()
         except BaseException:
             if launched:
                 self.down()
@@ -181,7 +181,7 @@ class Stack:
     def _programs(self) -> list[Program]:
         self._prepare()
         programs = [
-            *self._servers.programs(self.folder, below=_BELOW, stage=_SERVERS),
+            *self.servers.programs(self.folder, below=_BELOW, stage=_SERVERS),
             *(self._core(number) for number in range(1, self._cores + 1)),
             self._gateway(),
             *(self._agent(name) for name in self._agent_names),
@@ -292,7 +292,7 @@ class Stack:
             self._supervisor.shutdown()
             patience = CRASH_GRACE_SECONDS
         deadline = time.monotonic() + patience
-        while taken := [*self.ports.taken(), *self._servers.ports_taken()]:
+        while taken := [*self.ports.taken(), *self.servers.ports_taken()]:
             if time.monotonic() > deadline:
                 raise NotReadyError(f"ports {taken} are in use by processes that aren't this stack's")
             time.sleep(POLL_SECONDS)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from demo import servers
@@ -78,6 +79,28 @@ class Clusters(Servers):
         found = {name: _asked(port, "INFO", "replication") for name, port in self._redis_ports.items()}
         return [name for name, info in found.items() if info.get("slave0", {}).get("state") == "online"]
 
+    def owners(self) -> dict[range, str]:
+        """Who has which slots, as a node sees it that answers."""
+        seen = next(slots for port in self._redis_ports.values() if (slots := _asked(port, "CLUSTER", "SLOTS")))
+        return {range(first, last + 1): self._name_of(port) for first, last, (_, port, *_), *_ in seen}
+
+    def primary_of(self, key: str) -> str:
+        return next(name for slots, name in self.owners().items() if key_slot(key.encode()) in slots)
+
+    def replicas_of(self, key: str) -> list[str]:
+        with self.client(self.primary_of(key)) as primary:
+            _, _, replicas = primary.execute_command("ROLE")
+        return [self._name_of(int(port)) for _, port, _ in replicas]
+
+    def port(self, name: str) -> int:
+        return self._redis_ports[name]
+
+    def client(self, name: str) -> Redis:
+        return Redis(port=self.port(name), socket_timeout=1)
+
+    def _name_of(self, port: int) -> str:
+        return next(name for name, known in self._redis_ports.items() if known == port)
+
     def _cluster_infos(self) -> dict[str, Mapping[str, Any]]:
         """Of those that answer."""
         found = {name: _asked(port, "CLUSTER INFO") for name, port in self._redis_ports.items()}
@@ -120,10 +143,10 @@ class Clusters(Servers):
         )
 
 
-def _asked(port: int, *command: str) -> Mapping[str, Any]:
+def _asked(port: int, *command: str) -> Any:
     """Its answer, empty if it has none."""
     try:
         with Redis(port=port, socket_timeout=1) as redis:
-            return redis.execute_command(*command)  # type: ignore[no-any-return]
+            return redis.execute_command(*command)
     except RedisError:
         return {}

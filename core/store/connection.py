@@ -170,32 +170,31 @@ class Connection:
         """Their answers, when a replica has what they wrote and what they saw: it gets all writes in one order, so the
         last one proves those before.
         """
-        if shard.is_alone:
-            *answers, replication = _raise_first(await _pipelined(shard, [*commands, ("INFO", "replication")]))
-            if not _has_replica(replication):
-                metrics.UNREPLICATED.inc()
-                return answers
-            shard.is_alone = False
-            log.info("store.replicated")
-            await self._kept(shard, [])
+        if shard.has_replica:
+            mark: Command = ("EVAL", _NOTE, 1, shard.marker, "SET", "", "EX", _MARK_SECONDS)
+            wait: Command = ("WAIT", 1, int(REPLICA_SECONDS * 1000))
+            *answers, _, replicas = _raise_first(await _pipelined(shard, [*commands, mark, wait]))
+            if not replicas:
+                [replication] = _raise_first(await _pipelined(shard, [("INFO", "replication")]))
+                await self._excuse(shard, replication)
             return answers
-        mark: Command = ("EVAL", _NOTE, 1, shard.marker, "SET", "", "EX", _MARK_SECONDS)
-        wait: Command = ("WAIT", 1, int(REPLICA_SECONDS * 1000))
-        *answers, _, replicas = _raise_first(await _pipelined(shard, [*commands, mark, wait]))
-        if not replicas:
-            await self._excuse(shard)
+        *answers, replication = _raise_first(await _pipelined(shard, [*commands, ("INFO", "replication")]))
+        if _follows(replication):
+            shard.has_replica = True
+            await self._kept(shard, [])
+        else:
+            await self._excuse(shard, replication)
         return answers
 
-    async def _excuse(self, shard: Shard) -> None:
-        """Why no replica has confirmed: it has none, as after a failover. Whoever else has a say must agree that it is
-        the primary still, for one that was replaced has none either.
+    async def _excuse(self, shard: Shard, replication: Mapping[str, Any]) -> None:
+        """Why no replica has confirmed: there is none, as after a failover. Whoever else has a say must agree that this
+        is the primary still, because one that was replaced has none either.
         """
-        replication = await shard.node.execute_command("INFO", "replication")  # type: ignore[no-untyped-call]
-        if _has_replica(replication) or not await self._servers.agree(shard):
+        if _follows(replication) or not await self._servers.agree(shard):
             raise Unavailable("No replica of Redis confirms what is written")
         metrics.UNREPLICATED.inc()
-        if not shard.is_alone:
-            shard.is_alone = True
+        if shard.has_replica is not False:
+            shard.has_replica = False
             log.warning("store.unreplicated", advice="start the replica: without one, all it has may be lost with it")
 
 
@@ -276,8 +275,8 @@ def _key(command: Command) -> str | bytes:
     return key if isinstance(key, bytes) else str(key)
 
 
-def _has_replica(replication: Mapping[str, Any]) -> bool:
-    """One that follows, not one that only starts to."""
+def _follows(replication: Mapping[str, Any]) -> bool:
+    """Whether a replica does, and not only starts to."""
     return any(isinstance(value, dict) and value.get("state") == "online" for value in replication.values())
 
 

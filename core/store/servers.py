@@ -37,12 +37,12 @@ Served = tuple[range, Url]
 
 @dataclass(eq=False)
 class Shard:
-    """A primary. `marker` is a key that it has; `is_alone`: it had no replica when it was last asked."""
+    """A primary. `marker` is a key that it has; `has_replica` is as it last said, None until it is asked."""
 
     url: Url
     node: redis.Redis
     marker: str = ""
-    is_alone: bool = False
+    has_replica: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Servers:
         self._url = url
         self._known: dict[Url, Shard] = {}
         self._layout: Layout | None = None
+        self._primaries: set[Shard] = set()
         self._hint: Url | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -122,6 +123,9 @@ class Servers:
             by_slot[slots.start : slots.stop] = [self.at(url)] * len(slots)
         shards = list(dict.fromkeys(shard for shard in by_slot if shard))
         _mark(shards, by_slot)
+        for shard in set(shards) - self._primaries:
+            shard.has_replica = None
+        self._primaries = set(shards)
         self._layout = Layout(shards, by_slot)
 
     def _looked(self, task: asyncio.Task[None]) -> None:
