@@ -4,12 +4,15 @@ import json
 import secrets
 import subprocess
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from demo import servers
 from demo.ports import Ports, free_ports, is_free
@@ -36,10 +39,11 @@ class Clusters(Servers):
 
     def __init__(self, ports: Ports) -> None:
         super().__init__(ports, {})
-        self._redis_ports = dict(zip(REDIS, free_ports(NODES), strict=True))
-        self._bus_ports = dict(zip(REDIS, free_ports(NODES), strict=True))
-        self._rabbitmq_ports = dict(zip(RABBITMQ, free_ports(BROKERS), strict=True))
-        self._dist_ports = dict(zip(RABBITMQ, free_ports(BROKERS), strict=True))
+        free = (port for port in free_ports(2 * (NODES + BROKERS + len(astuple(ports)))) if port not in astuple(ports))
+        self._redis_ports = {name: next(free) for name in REDIS}
+        self._bus_ports = {name: next(free) for name in REDIS}
+        self._rabbitmq_ports = {name: next(free) for name in RABBITMQ}
+        self._dist_ports = {name: next(free) for name in RABBITMQ}
         self._cookie = secrets.token_hex(16)
 
     @property
@@ -96,7 +100,7 @@ class Clusters(Servers):
         return self._redis_ports[name]
 
     def client(self, name: str) -> Redis:
-        return Redis(port=self.port(name), socket_timeout=1)
+        return _client(self.port(name))
 
     def _name_of(self, port: int) -> str:
         return next(name for name, known in self._redis_ports.items() if known == port)
@@ -143,10 +147,14 @@ class Clusters(Servers):
         )
 
 
+def _client(port: int) -> Redis:
+    return Redis(port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0))
+
+
 def _asked(port: int, *command: str) -> Any:
     """Its answer, empty if it has none."""
     try:
-        with Redis(port=port, socket_timeout=1) as redis:
+        with _client(port) as redis:
             return redis.execute_command(*command)
     except RedisError:
         return {}

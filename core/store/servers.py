@@ -109,7 +109,7 @@ class Servers:
         return self._url
 
     async def agree(self, shard: Shard) -> bool:  # noqa: ARG002
-        """Whether those who say who is primary all name it, but for itself."""
+        """Whether most of those who say who is primary name it; it doesn't count itself."""
         return True
 
     async def look(self) -> list[Served]:
@@ -151,7 +151,7 @@ class Cluster(Servers):
         return await _first_answer(self._slots, {*self._urls.named, *self._known}, self._hint)
 
     async def agree(self, shard: Shard) -> bool:
-        return await _all_name(shard.url, self._slots, {*self._known} - {shard.url})
+        return await _most_name(shard.url, self._slots, {*self._known} - {shard.url})
 
     async def _slots(self, url: Url) -> list[Served]:
         """A node that doesn't know its own name means the one that it was asked by."""
@@ -185,7 +185,7 @@ class Sentinels(Servers):
         return await _first_answer(self._master, set(self._sentinels))
 
     async def agree(self, shard: Shard) -> bool:
-        return await _all_name(shard.url, self._master, self._sentinels)
+        return await _most_name(shard.url, self._master, self._sentinels)
 
     async def _master(self, sentinel: Url) -> list[Served]:
         found = await _ask(self._sentinels[sentinel], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
@@ -261,17 +261,26 @@ async def _first_answer(
     raise error
 
 
-async def _all_name(url: Url, ask: Callable[[Url], Awaitable[list[Served]]], urls: Collection[Url]) -> bool:
-    """Of those that answer; somebody must."""
+async def _most_name(url: Url, ask: Callable[[Url], Awaitable[list[Served]]], urls: Collection[Url]) -> bool:
+    """More than half of them; those that are slow aren't waited for when the others suffice."""
 
-    async def named(asked: Url) -> set[Url] | None:
+    async def names(asked: Url) -> bool:
         with suppress(TimeoutError, *LOST, exceptions.ResponseError):
             async with asyncio.timeout(LOOK_SECONDS):
-                return {primary for _, primary in await ask(asked)}
-        return None
+                return any(primary == url for _, primary in await ask(asked))
+        return False
 
-    answers = [found for found in await asyncio.gather(*map(named, urls)) if found is not None]
-    return bool(answers) and all(url in found for found in answers)
+    asking = [asyncio.create_task(names(asked)) for asked in urls]
+    missing = len(asking) // 2 + 1
+    try:
+        for answer in asyncio.as_completed(asking):
+            missing -= await answer
+            if not missing:
+                return True
+        return False
+    finally:
+        for task in asking:
+            task.cancel()
 
 
 async def _ask(node: redis.Redis, *command: str) -> Any:
