@@ -5,7 +5,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 SOON_SECONDS: Final = 1.5
 """A new request is answered within two seconds, also when Redis stands still."""
+
+SHARD_SECONDS: Final = 0.8
+"""Less, so that it can be said which part of a cluster doesn't answer."""
 
 REPLICA_SECONDS: Final = 1.0
 """A replica that is well confirms a write in a millisecond."""
@@ -127,12 +130,13 @@ class Connection:
 
         async def each(shard: Shard) -> list[Any] | ContractError:
             try:
-                async with soon():
-                    with translated():
+                with translated(), self._doubting():
+                    async with asyncio.timeout(SHARD_SECONDS if self.is_spread else None):
                         _, *answers = _raise_first(await _pipelined(shard, [("EXISTS", shard.marker), *commands]))
             except ContractError as error:
-                self._servers.doubt()
                 return error
+            except TimeoutError as error:
+                return _unavailable(error)
             return answers
 
         with translated():
@@ -151,12 +155,20 @@ class Connection:
         """Up to three times, a moment apart, each time with whoever has the keys then."""
         with translated():
             for seconds in RETRY_SECONDS:
-                try:
+                with suppress(*_AGAIN), self._doubting():
                     return await attempt()
-                except _AGAIN as error:
-                    self._servers.doubt(error)
                 await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-            return await attempt()
+            with self._doubting():
+                return await attempt()
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Whoever lost its patience with a server may have asked the wrong one, as well as who heard of an error."""
+        try:
+            yield
+        except (*_AGAIN, asyncio.CancelledError, TimeoutError) as error:
+            self._servers.doubt(error)
+            raise
 
     async def _on(self, shard: Shard, command: Command, *, asking: bool = False, kept: bool = False) -> Any:
         commands = [("ASKING",), command] if asking else [command]
@@ -267,6 +279,12 @@ def script(connection: Connection, name: str, *, kept: bool = False) -> Script:
     folder = resources.files("core.store").joinpath("lua")
     body = folder.joinpath("common.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
     return Script(connection, f"#!lua flags=allow-oom\n{body}", kept=kept)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    unavailable = Unavailable()
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _key(command: Command) -> str | bytes:

@@ -93,7 +93,7 @@ class Servers:
             raise exceptions.ConnectionError("Nobody knows who is primary")
         return self._layout
 
-    def doubt(self, error: Exception | None = None) -> None:
+    def doubt(self, error: BaseException) -> None:
         """Something didn't go as the layout says: it is asked for anew, first of whom a MOVED names."""
         self._layout = None
         self._hint = self.url_of(error.host, error.port) if isinstance(error, exceptions.AskError) else None
