@@ -66,8 +66,10 @@ class Clusters(Servers):
         ]
 
     def join(self) -> None:
-        """Makes a cluster of the nodes, once, and waits until each shard has its replica."""
-        if all(int(info["cluster_known_nodes"]) == 1 for info in self._cluster_infos().values()):
+        """Makes a cluster of the nodes, once, and waits until each shard has its replica. RabbitMQ's do so alone."""
+        if not (infos := self._cluster_infos()):
+            return
+        if all(int(info["cluster_known_nodes"]) == 1 for info in infos.values()):
             nodes = [f"127.0.0.1:{port}" for port in self._redis_ports.values()]
             command = ["redis-cli", "--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes"]
             subprocess.run(command, check=True, capture_output=True, timeout=JOIN_SECONDS)
@@ -95,6 +97,9 @@ class Clusters(Servers):
         with self.client(self.primary_of(key)) as primary:
             _, _, replicas = primary.execute_command("ROLE")
         return [self._name_of(int(port)) for _, port, _ in replicas]
+
+    def broker_at(self, port: int) -> str:
+        return next(name for name, known in self._rabbitmq_ports.items() if known == port)
 
     def port(self, name: str) -> int:
         return self._redis_ports[name]
