@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -32,6 +32,9 @@ CONFIRM_SECONDS: Final = 2.0
 
 CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
+REFUSED_SECONDS: Final = 1.0
+"""A connection isn't given up sooner for what a queue refuses: it may be full."""
+
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
 LISTEN_SECONDS: Final = 30.0
@@ -79,6 +82,21 @@ class Link:
 
     connection: AbstractConnection
     publishing: AbstractChannel
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self.since
+
+    async def end(self) -> None:
+        """Returns when it is lost, or of no use any more."""
+        refused = asyncio.create_task(self.refused.wait(), name="amqp refused")
+        try:
+            ends = {self.connection.closing, self.publishing.closing, refused}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            refused.cancel()
 
 
 class Message:
@@ -165,10 +183,17 @@ class Broker:
 
     async def _publish(self, queue: str, uid: str, properties: aiormq.spec.Basic.Properties) -> None:
         """Raises PublishError when there is no such queue. aiormq mutates the properties."""
-        async with _answered(CONFIRM_SECONDS, but=aiormq.exceptions.PublishError):
-            await self._live.publishing.basic_publish(
-                uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True
-            )
+        link = self._live
+        try:
+            async with _answered(CONFIRM_SECONDS, but=aiormq.exceptions.PublishError):
+                await link.publishing.basic_publish(
+                    uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True
+                )
+        except Unavailable as error:
+            # A channel that met a quorum queue without a leader may refuse for ever: a new one finds the new leader.
+            if isinstance(error.__cause__, aiormq.exceptions.DeliveryError) and link.age_seconds > REFUSED_SECONDS:
+                link.refused.set()
+            raise
 
     async def depth(self, queue: str) -> Depth:
         """How many messages wait in a queue, and how many consumers listen."""
@@ -263,8 +288,7 @@ class Broker:
                     async with self._linked(node) as link:
                         wait_seconds = FIRST_RETRY_SECONDS
                         log.info("broker.connected", node=f"{node.host}:{node.port}")
-                        ends = {link.connection.closing, link.publishing.closing}
-                        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                        await link.end()
                         self.missing = "is away"
                         log.warning("broker.lost")
                 except Unavailable as error:
