@@ -62,6 +62,8 @@ async def test_many_at_once_fit_or_are_refused(small: Store, other: Store, size:
     """Over two cores, and a task that runs finds room for its output after all. Uploads of unknown length may well be
     refused all together, each in the middle.
     """
+    if small.connection.is_spread:
+        pytest.skip("so few chunks don't spread evenly over shards as small as these")
     uploads = [_uploaded((small, other)[number % 2], Announced(size=size)) for number in range(POSTS)]
     ends = await asyncio.gather(*uploads, return_exceptions=True)
     stored = ends.count(ZIP_BYTES)
