@@ -5,11 +5,12 @@ The only importer of aiormq; core publishes with it, agents listen with it.
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -23,6 +24,7 @@ from core.contract import queues
 from core.contract.errors import Unavailable
 from core.contract.needs import Need
 from core.secrets import SecretsInFiles, with_password
+from core.trust import is_untrusted
 
 log = structlog.get_logger()
 
@@ -31,14 +33,23 @@ CONFIRM_SECONDS: Final = 2.0
 
 CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
+REFUSED_SECONDS: Final = 1.0
+"""A connection isn't given up sooner for what a queue refuses: it may be full."""
+
 FIRST_RETRY_SECONDS: Final = 0.2
 LAST_RETRY_SECONDS: Final = 2.0
+LISTEN_SECONDS: Final = 30.0
+"""Whoever waits for so long listens anew. RabbitMQ doesn't tell the consumers of a quorum queue that it was deleted if
+somebody declares it again at once.
+"""
+
+_BETWEEN_URLS: Final = re.compile(r"\s*,\s*(?=amqps?://)")
 LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError, TimeoutError)
 """How aiormq says that the broker, the connection or the channel went away."""
 
 
 class BrokerSettings(SecretsInFiles):
-    """`RABBITMQ_URL`, its password if that stands elsewhere, and the names of the queues."""
+    """`RABBITMQ_URL`: one node or several, with commas between; a password from elsewhere; the queues' names."""
 
     rabbitmq_url: SecretStr = SecretStr("amqp://guest@rabbitmq:5672/")
     rabbitmq_password: SecretStr = SecretStr("guest")
@@ -51,8 +62,11 @@ class BrokerSettings(SecretsInFiles):
         return queues.for_gpus(self.unfinished_job_queue)
 
     @property
-    def rabbitmq_url_with_password(self) -> str:
-        return with_password(self.rabbitmq_url.get_secret_value(), self.rabbitmq_password.get_secret_value())
+    def rabbitmq_nodes(self) -> list[URL]:
+        """In a random order: cores and agents spread over the nodes."""
+        urls = _BETWEEN_URLS.split(self.rabbitmq_url.get_secret_value().strip())
+        nodes = [URL(with_password(url, self.rabbitmq_password.get_secret_value())) for url in urls]
+        return random.sample(nodes, len(nodes))
 
     def queue_for(self, need: Need) -> str:
         return queues.for_need(self.unfinished_job_queue, need)
@@ -72,6 +86,21 @@ class Link:
 
     connection: AbstractConnection
     publishing: AbstractChannel
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self.since
+
+    async def end(self) -> None:
+        """Returns when it is lost, or of no use any more."""
+        refused = asyncio.create_task(self.refused.wait(), name="amqp refused")
+        try:
+            ends = {self.connection.closing, self.publishing.closing, refused}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            refused.cancel()
 
 
 class Message:
@@ -121,6 +150,8 @@ class Broker:
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
+        self.missing: str | None = "has not answered yet"
+        """Why there is no connection, in words; None while there is one."""
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._empty_at: dict[str, float] = {}
@@ -160,10 +191,17 @@ class Broker:
 
     async def _publish(self, queue: str, uid: str, properties: aiormq.spec.Basic.Properties) -> None:
         """Raises PublishError when there is no such queue. aiormq mutates the properties."""
-        async with _answered(CONFIRM_SECONDS, but=aiormq.exceptions.PublishError):
-            await self._live.publishing.basic_publish(
-                uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True
-            )
+        link = self._live
+        try:
+            async with _answered(CONFIRM_SECONDS, but=aiormq.exceptions.PublishError):
+                await link.publishing.basic_publish(
+                    uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True
+                )
+        except Unavailable as error:
+            # A channel that met a quorum queue without a leader may refuse for ever: a new one finds the new leader.
+            if isinstance(error.__cause__, aiormq.exceptions.DeliveryError) and link.age_seconds > REFUSED_SECONDS:
+                link.refused.set()
+            raise
 
     async def depth(self, queue: str) -> Depth:
         """How many messages wait in a queue, and how many consumers listen. One that isn't there is made."""
@@ -215,7 +253,7 @@ class Broker:
                         await channel.close()
 
     async def _one_message(self, channel: AbstractChannel, names: Sequence[str]) -> Message | None:
-        """The first delivery of any of the queues, others go back. None: listen anew, channel or queue is lost."""
+        """The first delivery of any of the queues, others go back. None: listen anew, channel or queue may be lost."""
         delivered: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         # The broker cancels the consumers of a queue that is deleted.
         channel.on_consumer_cancel_callbacks.add(lambda _: delivered.put_nowait(None))
@@ -226,7 +264,7 @@ class Broker:
             first = asyncio.create_task(delivered.get(), name="amqp delivery")
             try:
                 ends = {first, channel.closing}
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(ends, timeout=LISTEN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 first.cancel()
             async with _answered():
@@ -249,24 +287,27 @@ class Broker:
         return self._link
 
     async def _keep_connected(self) -> None:
+        """With the next node at once when one is lost; after a round of them a moment later, and each round later."""
+        nodes = self.settings.rabbitmq_nodes
         wait_seconds = FIRST_RETRY_SECONDS
         while True:
-            try:
-                async with self._linked() as link:
-                    wait_seconds = FIRST_RETRY_SECONDS
-                    log.info("broker.connected")
-                    ends = {link.connection.closing, link.publishing.closing}
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                    log.warning("broker.lost")
-            except Unavailable as error:
-                log.warning("broker.unreachable", error=repr(error.__cause__), retry_seconds=round(wait_seconds, 1))
+            for node in nodes:
+                try:
+                    async with self._linked(node) as link:
+                        wait_seconds = FIRST_RETRY_SECONDS
+                        log.info("broker.connected", node=f"{node.host}:{node.port}")
+                        await link.end()
+                        self.missing = "is away"
+                        log.warning("broker.lost")
+                except Unavailable as error:
+                    self.missing = _words(error.__cause__)
+                    log.warning("broker.unreachable", error=repr(error.__cause__), broker=self.missing)
             await asyncio.sleep(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             wait_seconds = min(2 * wait_seconds, LAST_RETRY_SECONDS)
 
     @asynccontextmanager
-    async def _linked(self) -> AsyncIterator["Link"]:
-        url = URL(self.settings.rabbitmq_url_with_password)
-        url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT_SECONDS)
+    async def _linked(self, node: URL) -> AsyncIterator["Link"]:
+        url = node if "heartbeat" in node.query else node.update_query(heartbeat=HEARTBEAT_SECONDS)
         async with _answered():
             connection = await aiormq.connect(url)
         try:
@@ -274,6 +315,7 @@ class Broker:
                 link = Link(connection, await connection.channel(publisher_confirms=True))
                 await self._declare(link.publishing)
             self._link = link
+            self.missing = None
             self._connected.set()
             yield link
         finally:
@@ -287,6 +329,15 @@ class Broker:
         settings = self.settings
         for name in {settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, *others}:
             self._noted(name, await channel.queue_declare(name, **queues.DECLARATION))
+
+
+def _words(error: BaseException | None) -> str:
+    """For operators, as Redis's are (core/store/pulse.py)."""
+    if is_untrusted(error):
+        return "has a certificate that is not trusted"
+    if isinstance(error, aiormq.exceptions.AuthenticationError | aiormq.exceptions.ProbableAuthenticationError):
+        return "does not accept the user or the password"
+    return "is away"
 
 
 @asynccontextmanager

@@ -49,7 +49,9 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
         """
         missing = {"redis": words} if (words := dispatch.store.pulse.missing) else {}
         degraded = (
-            {} if dispatch.broker.is_connected else {"rabbitmq": "is away: tasks are taken, and start when it is back"}
+            {"rabbitmq": f"{words}: tasks are taken, and start when it is back"}
+            if (words := dispatch.broker.missing)
+            else {}
         )
         readiness = Readiness(ready=not missing, missing=missing, degraded=degraded)
         return json_response(readiness.model_dump_json(exclude_defaults=True), 200 if readiness.ready else 503)

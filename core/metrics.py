@@ -27,6 +27,11 @@ STORE_LIMIT: Final = Gauge(
 STORE_RESERVE: Final = Gauge(
     "inference_server_store_reserve_bytes", "Of the limit, what new uploads may not use", registry=_REGISTRY
 )
+UNREPLICATED: Final = Counter(
+    "inference_server_store_unreplicated",
+    "Writes that no replica has, because a shard or master had none",
+    registry=_REGISTRY,
+)
 
 AGENTS: Final = Gauge("inference_server_agents", "Agents that are there", registry=_REGISTRY)
 GPUS: Final = Gauge("inference_server_gpus", "GPUs of the agents that are there", registry=_REGISTRY)

@@ -20,13 +20,16 @@ class Ports:
     @classmethod
     def free(cls) -> "Ports":
         """Ports that nobody listens on now, chosen at random."""
-        wanted = len(fields(cls))
-        candidates = secrets.SystemRandom().sample(CHOICE, 10 * wanted)
-        free = (port for port in candidates if is_free(port))
-        return cls(*(next(free) for _ in range(wanted)))
+        return cls(*free_ports(len(fields(cls))))
 
     def taken(self) -> list[int]:
         return [port for port in astuple(self) if not is_free(port)]
+
+
+def free_ports(wanted: int) -> list[int]:
+    candidates = secrets.SystemRandom().sample(CHOICE, 10 * wanted)
+    free = (port for port in candidates if is_free(port))
+    return [next(free) for _ in range(wanted)]
 
 
 def is_free(port: int) -> bool:

@@ -15,47 +15,98 @@ RABBITMQ_NODE = "rabbit@localhost"
 RABBITMQ_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
-def redis(folder: Path, ports: Ports, *, stage: int) -> Program:
-    data = folder / "redis"
+class Servers:
+    """One Redis and one RabbitMQ."""
+
+    def __init__(self, ports: Ports, rabbitmq_settings: Mapping[str, int]) -> None:
+        self._ports = ports
+        self._rabbitmq_settings = rabbitmq_settings
+
+    @property
+    def redis_url(self) -> str:
+        return f"redis://127.0.0.1:{self._ports.redis}/0"
+
+    @property
+    def rabbitmq_url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self._ports.rabbitmq}/"
+
+    def ports_taken(self) -> list[int]:
+        """By others, beside those of `Ports`."""
+        return []
+
+    def programs(self, folder: Path, *, below: int, stage: int) -> list[Program]:
+        ports = self._ports
+        return [
+            epmd(folder, ports.epmd, stage=below),
+            redis(folder / "redis", ports.redis, stage=stage),
+            rabbitmq(
+                folder / "rabbitmq",
+                RABBITMQ_NODE,
+                ports.rabbitmq,
+                ports.rabbitmq_dist,
+                ports.epmd,
+                settings=self._rabbitmq_settings,
+                stage=stage,
+            ),
+        ]
+
+    def join(self) -> None:
+        """What they need once they answer."""
+
+
+def redis(data: Path, port: int, *options: str, name: str = "redis", stage: int, restarts: bool = True) -> Program:
     data.mkdir(parents=True, exist_ok=True)
     half_of_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     command = (
         "redis-server",
         *("--bind", "127.0.0.1"),
-        *("--port", str(ports.redis)),
+        *("--port", str(port)),
         *("--dir", str(data)),
         *("--appendonly", "yes"),
         *("--appendfsync", "everysec"),
         *("--save", ""),
         *("--maxmemory", str(half_of_memory)),
         *("--maxmemory-policy", "noeviction"),
+        *options,
     )
-    return Program("redis", command, {}, data, stage, 30, partial(ready.redis_answers, ports.redis))
+    return Program(name, command, {}, data, stage, 30, partial(ready.redis_answers, port), restarts)
 
 
-def epmd(folder: Path, ports: Ports, *, stage: int) -> Program:
+def epmd(folder: Path, port: int, *, stage: int) -> Program:
     """Erlang's port mapper. RabbitMQ would start a daemon of its own, which stays when RabbitMQ is gone."""
-    command = ("epmd", "-port", str(ports.epmd), "-address", "127.0.0.1")
-    return Program("epmd", command, {}, folder, stage, 5, partial(ready.listens, ports.epmd))
+    command = ("epmd", "-port", str(port), "-address", "127.0.0.1")
+    return Program("epmd", command, {}, folder, stage, 5, partial(ready.listens, port))
 
 
-def rabbitmq(folder: Path, ports: Ports, settings: Mapping[str, int], *, stage: int) -> Program:
-    home = folder / "rabbitmq"
+def rabbitmq(
+    home: Path,
+    node: str,
+    port: int,
+    dist_port: int,
+    epmd_port: int,
+    *lines: str,
+    settings: Mapping[str, int],
+    name: str = "rabbitmq",
+    stage: int,
+    restarts: bool = True,
+) -> Program:
+    """`lines` are more of its configuration; `settings` are of its application, as Erlang has them."""
     home.mkdir(parents=True, exist_ok=True)
     config = home / "rabbitmq.conf"
-    config.write_text(
-        f"listeners.tcp.1 = 127.0.0.1:{ports.rabbitmq}\n"
-        "log.file = false\n"
-        "log.console = true\n"
-        "log.console.level = warning\n"
-        "log.console.use_colors = off\n"
+    own = (
+        f"listeners.tcp.1 = 127.0.0.1:{port}",
+        "log.file = false",
+        "log.console = true",
+        "log.console.level = warning",
+        "log.console.use_colors = off",
     )
+    config.write_text("".join(f"{line}\n" for line in (*own, *lines)))
     plugins = home / "enabled_plugins"
     plugins.write_text("[].\n")
     environment = {
         "HOME": str(home),  # Erlang's cookie is there
-        "RABBITMQ_NODENAME": RABBITMQ_NODE,
-        "RABBITMQ_DIST_PORT": str(ports.rabbitmq_dist),
+        "RABBITMQ_NODENAME": node,
+        "RABBITMQ_DIST_PORT": str(dist_port),
         "RABBITMQ_CONFIG_FILE": str(config),
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",  # the machine's broker's settings aren't for this one
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
@@ -64,12 +115,12 @@ def rabbitmq(folder: Path, ports: Ports, settings: Mapping[str, int], *, stage: 
         # Threads that wait sleep at once: spinning would take the models' time.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
         " +sbwt none +sbwtdcpu none +sbwtdio none"
-        + "".join(f" -rabbit {name} {value}" for name, value in settings.items()),
-        "ERL_EPMD_PORT": str(ports.epmd),
+        + "".join(f" -rabbit {setting} {value}" for setting, value in settings.items()),
+        "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_FLAGS": "-start_epmd false",
         # The script becomes the server instead of waiting for it, so signals reach the server itself.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
     script = str(RABBITMQ_SCRIPT) if RABBITMQ_SCRIPT.exists() else shutil.which("rabbitmq-server") or "rabbitmq-server"
-    return Program("rabbitmq", (script,), environment, home, stage, 30, partial(ready.rabbitmq_answers, ports.rabbitmq))
+    return Program(name, (script,), environment, home, stage, 30, partial(ready.rabbitmq_answers, port), restarts)

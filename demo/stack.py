@@ -16,8 +16,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from demo import engine, ready, servers
+from demo import engine, ready
 from demo.ports import Ports
+from demo.servers import Servers
 from demo.supervision import POLL_SECONDS, ProcessStatus, Program, Supervisor
 from tls import certs
 
@@ -45,7 +46,8 @@ class Stack:
     if one answers, else a private one; with `own_engine` a private one wherever it can be started. `certificates` None
     means: made in the folder. A `daemon` stack stays when the process that called `up` ends; another one ends with the
     thread that called it, so call from the main thread. `only` names the programs to start when not all are wanted.
-    `rabbitmq_settings` are of its application, as Erlang has them.
+    `rabbitmq_settings` are of its application, as Erlang has them. `servers` take the place of one Redis and one
+    RabbitMQ.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Stack:
         daemon: bool = False,
         only: Sequence[str] | None = None,
         rabbitmq_settings: Mapping[str, int] | None = None,
+        servers: Servers | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.ports = ports
@@ -75,7 +78,7 @@ class Stack:
         self._docker_host = docker_host
         self._own_engine = own_engine
         self._only = only
-        self._rabbitmq_settings = dict(rabbitmq_settings or {})
+        self.servers = servers or Servers(ports, dict(rabbitmq_settings or {}))
         # Tells this stack's agents from another's on the same engine: an agent removes what carries its name.
         self._id = hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
         self._runtime = self._short_folder()
@@ -92,11 +95,11 @@ class Stack:
 
     @property
     def redis_url(self) -> str:
-        return f"redis://127.0.0.1:{self.ports.redis}/0"
+        return self.servers.redis_url
 
     @property
     def rabbitmq_url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.ports.rabbitmq}/"
+        return self.servers.rabbitmq_url
 
     @property
     def work_dirs(self) -> set[Path]:
@@ -125,6 +128,8 @@ class Stack:
                 self._supervisor.launch(programs)
             for stage in sorted({program.stage for program in programs}):
                 self._start([program for program in programs if program.stage == stage])
+                if stage == _SERVERS:
+                    self.servers.join()
         except BaseException:
             if launched:
                 self.down()
@@ -176,9 +181,7 @@ class Stack:
     def _programs(self) -> list[Program]:
         self._prepare()
         programs = [
-            servers.epmd(self.folder, self.ports, stage=_BELOW),
-            servers.redis(self.folder, self.ports, stage=_SERVERS),
-            servers.rabbitmq(self.folder, self.ports, self._rabbitmq_settings, stage=_SERVERS),
+            *self.servers.programs(self.folder, below=_BELOW, stage=_SERVERS),
             *(self._core(number) for number in range(1, self._cores + 1)),
             self._gateway(),
             *(self._agent(name) for name in self._agent_names),
@@ -289,7 +292,7 @@ class Stack:
             self._supervisor.shutdown()
             patience = CRASH_GRACE_SECONDS
         deadline = time.monotonic() + patience
-        while taken := self.ports.taken():
+        while taken := [*self.ports.taken(), *self.servers.ports_taken()]:
             if time.monotonic() > deadline:
                 raise NotReadyError(f"ports {taken} are in use by processes that aren't this stack's")
             time.sleep(POLL_SECONDS)

@@ -47,6 +47,7 @@ class Program:
     stage: int  # the lowest starts first; on the way down the highest stops first
     stop_seconds: int  # between SIGTERM and SIGKILL
     is_ready: Callable[[], bool] | None = None  # one short try; None: when it has stayed up for a second
+    restarts: bool = True  # when it ends by itself
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ environment={environment}
 directory={_escaped(program.directory)}
 priority={program.stage}
 autostart=false
-autorestart=true
+autorestart={str(program.restarts).lower()}
 startsecs=1
 startretries=3
 stopwaitsecs={program.stop_seconds}

@@ -10,25 +10,35 @@ from demo import engine
 from demo.ports import Ports
 from demo.stack import Stack
 from demo.supervision import SEARCH_PATH
+from tests.clusters import RABBITMQ, REDIS, Clusters
 from tests.lacking import cannot_run
 
-SERVERS = ("epmd", "redis", "rabbitmq")
+SERVERS = ("epmd", "redis", "rabbitmq", *REDIS, *RABBITMQ)
 PROGRAMS = ("setpriv", "redis-server", "rabbitmq-server", "epmd")
 # Small enough for a bomb of a test's size, large enough for 2 GiB.
 SETTINGS = {"ALLOW_PUBLIC_POST_MODEL": "yes", "MAX_UPLOAD_MB": "3072", "MAX_UNZIPPED_MB": "3072"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--clusters", action="store_true", help="on a Redis Cluster and a RabbitMQ cluster")
+
+
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def clusters(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("--clusters"))
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory, clusters: bool) -> Iterator[Stack]:
     """A Redis and a RabbitMQ: `redis_url`, `rabbitmq_url`, and `stop` and `start` by name."""
-    with started(tmp_path_factory, only=SERVERS) as servers:
+    with started(tmp_path_factory, only=SERVERS, clusters=clusters) as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, clusters: bool) -> Iterator[Stack]:
     """The whole system with two agents without GPUs."""
-    with started(tmp_path_factory, agents=2, settings=SETTINGS) as stack:
+    with started(tmp_path_factory, agents=2, settings=SETTINGS, clusters=clusters) as stack:
         yield stack
 
 
@@ -40,19 +50,22 @@ def started(
     settings: Mapping[str, str] | None = None,
     only: Sequence[str] | None = None,
     rabbitmq_settings: Mapping[str, int] | None = None,
+    clusters: bool = False,
 ) -> Iterator[Stack]:
     """A stack of its own, which goes with its data when the context ends."""
     missing = [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
     if missing:
         cannot_run(f"not installed: {', '.join(missing)}")
+    ports = Ports.free()
     stack = Stack(
         folders.mktemp("stack"),
-        Ports.free(),
+        ports,
         agents=agents,
         settings=settings,
         own_engine=True,
         only=only,
         rabbitmq_settings=rabbitmq_settings,
+        servers=Clusters(ports) if clusters else None,
     )
     try:
         stack.up()

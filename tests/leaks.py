@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
-import aiormq
 from aiormq.abc import AbstractChannel
-from redis import Redis
 
 from core.contract import codec, queues
 from core.contract.model import Model
@@ -18,6 +16,7 @@ from core.store.blobs import CHUNK_BYTES
 from demo.image import docker
 from demo.stack import Stack
 from gpu_agent.engine import AGENT
+from tests.direct import rabbitmq_at, redis_at
 
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
 CALL_SECONDS = 30
@@ -33,7 +32,7 @@ class Leaks:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._redis = Redis.from_url(stack.redis_url)
+        self._redis = redis_at(stack.redis_url)
         # A loop in a thread of its own: a test may have one that runs.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="leaks")
@@ -117,6 +116,7 @@ class Leaks:
             model = codec.unpack(Model, packed)
             owned |= _keys_of(model.zip) if model.zip else set()
         everything = {key.decode() for key in cast(list[bytes], self._redis.keys())}
+        everything -= {key for key in everything if key.startswith("kept:")}
         yield from (f"key {key}" for key in sorted(everything - owned))
         yield from (f"due {uid}" for uid in self._members(keys.DUE) - tasks)
         yield from (f"loose {blob}" for blob in self._members(keys.LOOSE))
@@ -131,7 +131,7 @@ class Leaks:
 
 async def _ask(url: str, question: Callable[[AbstractChannel], Awaitable[Value]]) -> Value:
     """On a connection of its own: tests kill the broker in between."""
-    connection = await aiormq.connect(url)
+    connection = await rabbitmq_at(url)
     try:
         return await question(await connection.channel())
     finally:

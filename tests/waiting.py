@@ -1,5 +1,6 @@
 """Waiting for conditions instead of sleeping and hoping."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,4 +15,12 @@ def eventually(condition: Callable[[], Value], *, within_seconds: float = 30.0) 
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {within_seconds} seconds: {condition}"
         time.sleep(POLL_SECONDS)
+    return value
+
+
+async def eventually_async(condition: Callable[[], Value], *, within_seconds: float = 30.0) -> Value:
+    """As `eventually`, where the loop must go on."""
+    async with asyncio.timeout(within_seconds):
+        while not (value := condition()):
+            await asyncio.sleep(POLL_SECONDS)
     return value

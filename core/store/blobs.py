@@ -10,14 +10,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, cast
-
-from redis.commands.core import AsyncScript
+from typing import Final
 
 from core.contract.errors import ContractError, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
 from core.store import keys
-from core.store.connection import Connection, script, soon
+from core.store.connection import Connection, Script, script, soon
 from core.store.room import Reservation
 
 CHUNK_BYTES: Final = 2**20 - 64
@@ -52,7 +50,7 @@ class Upload:
     """A blob while it is written, until its owner names it: `write`, `close`, then that step within `offered`."""
 
     def __init__(
-        self, connection: Connection, hold: AsyncScript, owner: str, max_bytes: int, reservation: Reservation | None
+        self, connection: Connection, hold: Script, owner: str, max_bytes: int, reservation: Reservation | None
     ) -> None:
         self.id = secrets.token_hex(16)
         self.owner = owner
@@ -101,7 +99,9 @@ class Upload:
         if self._pieces or not self.chunks:
             await self._write_chunk()
         await self._renew()
-        await self._redis.note("HSET", keys.blob(self.id), "chunks", self.chunks, "size", self.size)
+        fields = ("owner", self.owner, "chunks", self.chunks, "size", self.size)
+        await self._redis.note("HSET", keys.blob(self.id), *fields)
+        await self._redis.keep([keys.blob(self.id), *(keys.chunk(self.id, number) for number in range(self.chunks))])
         return Blob(id=self.id, size=self.size)
 
     @asynccontextmanager
@@ -138,9 +138,9 @@ class Upload:
     async def _reserve(self) -> None:
         if self.chunks == 0:
             self._loose_until = time.time() + ALIVE_SECONDS
-            await self._redis.note("ZADD", keys.LOOSE, self._loose_until, self.id)
+            await self._redis.note("ZADD", keys.LOOSE, self._loose_until, self.id, kept=True)
         bound = self.chunks + RESERVED_CHUNKS
-        await self._redis.note("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound)
+        await self._redis.note("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound, kept=True)
 
     async def alive_during(self, work: Awaitable[None]) -> None:
         """Awaits what may take long while no bytes come."""
@@ -232,7 +232,7 @@ class Blobs:
     async def loosen(self, blobs: Iterable[Blob]) -> None:
         """Says that these are about to lose their owner: if their remover dies, the sweep takes over."""
         for blob in blobs:
-            await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id)
+            await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id, kept=True)
 
     async def hold(self, loose: Loose) -> None:
         """The blob has its owner still."""
@@ -257,8 +257,8 @@ class Blobs:
 
     async def abandoned(self, *, limit: int) -> list[Loose]:
         """Loose blobs whose writer or remover is dead."""
-        found = await self._redis.zrangebyscore(keys.LOOSE, 0, time.time(), start=0, num=limit, withscores=True)
-        entries = [(blob_id.decode(), until) for blob_id, until in cast(list[tuple[bytes, float]], found)]
+        found = await self._redis.call("ZRANGEBYSCORE", keys.LOOSE, 0, time.time(), "WITHSCORES", "LIMIT", 0, limit)
+        entries = [(blob_id.decode(), float(until)) for blob_id, until in found]
         owners = await self._redis.call_all(("HGET", keys.blob(blob_id), "owner") for blob_id, _ in entries)
         return [
             Loose(blob_id, (owner or b"").decode(), until)

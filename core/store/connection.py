@@ -1,91 +1,240 @@
 """The connection to Redis, its deadlines, and its errors in our words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from redis import asyncio as redis
+import structlog
 from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.commands.core import AsyncScript
 
-from core.contract.errors import StoreFull, Unavailable
+from core import metrics
+from core.contract.errors import ContractError, StoreFull, Unavailable
+from core.store.servers import LOST, Servers, Shard, servers_at
 
-CONNECT_SECONDS: Final = 1.0
-CALL_SECONDS: Final = 5.0
-"""Longer than Redis stands still while it forks for a rewrite of a few tens of GB. What is under way waits so long, and
-twice again; what has only begun to ask doesn't (`soon`)."""
+log = structlog.get_logger()
 
 SOON_SECONDS: Final = 1.5
 """A new request is answered within two seconds, also when Redis stands still."""
 
-MAX_CONNECTIONS: Final = 128
+SHARD_SECONDS: Final = 0.8
+"""Less, so that it can be said which part of a cluster doesn't answer."""
 
+REPLICA_SECONDS: Final = 1.0
+"""A replica that is well confirms a write in a millisecond."""
+
+RETRY_SECONDS: Final = (0.05, 0.2)
+"""At most, before each new try."""
 
 _NOTE: Final = "#!lua flags=allow-oom\nreturn redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))"
 
-_AWAY: Final = ("READONLY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "LOADING")
-"""Answers of a server that can't write at the moment: a failover, a full disk, a start."""
+_MARK_SECONDS: Final = 60
 
-_LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, RuntimeError)
-"""RuntimeError is uvloop's word for a write on a connection that was reset, in the pool say. Nothing was sent."""
+_AGAIN: Final = (
+    *LOST,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.AskError,
+)
+"""Somebody else may have the key now, or soon. MOVED is an AskError."""
+
+_AWAY: Final = ("MISCONF", "NOREPLICAS", "LOADING", "UNBLOCKED")
+"""Answers of a server that can't write at the moment: a full disk, replicas that it must have, a start, a demotion."""
+
+Part = str | bytes | float
+Command = tuple[Part, ...]
+T = TypeVar("T")
 
 
-class Connection(redis.Redis):
-    """A pool of connections whose failures come out as Unavailable and StoreFull."""
+class Connection:
+    """Whoever has a key is asked, again where that changes. What fails comes out as Unavailable and StoreFull.
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        with translated():
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+    What is `kept` is answered when a replica has it too, so that it stays whoever dies next. A Redis that nobody would
+    replace keeps what its own disk keeps, and is asked nothing more.
+    """
 
-    async def call(self, *command: str | bytes | float) -> Any:
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    @property
+    def is_spread(self) -> bool:
+        return self._servers.is_spread
+
+    async def call(self, *command: Part, kept: bool = False) -> Any:
         """One command, in Redis's own words."""
-        return await self.execute_command(*command)
 
-    async def ask(self, *command: str | bytes | float) -> Any:
+        async def attempt() -> Any:
+            shard = (await self._servers.layout()).owner(_key(command))
+            try:
+                return await self._on(shard, command, kept=kept)
+            except exceptions.MovedError:
+                raise
+            except exceptions.AskError as error:  # the key is on its way to another shard just now
+                to = self._servers.at(self._servers.url_of(error.host, error.port))
+                return await self._on(to, command, asking=True, kept=kept)
+
+        return await self._tried(attempt)
+
+    async def ask(self, *command: Part) -> Any:
         """A read that a request begins with: whoever asks hears soon that Redis is away, and can come again."""
         async with soon():
-            return await self.execute_command(*command)
+            return await self.call(*command)
 
-    async def note(self, command: str, key: str, *args: str | bytes | float) -> Any:
+    async def note(self, command: str, key: str, *args: Part, kept: bool = False) -> Any:
         """A small write of bookkeeping that must succeed when the memory is full, because it precedes what frees it."""
-        return await self.execute_command("EVAL", _NOTE, 1, key, command, *args)
+        return await self.call("EVAL", _NOTE, 1, key, command, *args, kept=kept)
 
-    async def call_all(self, commands: Iterable[tuple[str | bytes | float, ...]]) -> list[Any]:
-        """Their answers in order, for one trip. Not atomic, so that the keys may lie anywhere in a cluster."""
-        pipeline = self.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
+    async def call_all(self, commands: Iterable[Command]) -> list[Any]:
+        """Their answers in order, for one trip to each server. Not atomic, so that the keys may lie anywhere."""
+        commands = list(commands)
+        answers: list[Any] = [None] * len(commands)
+
+        async def call_group(shard: Shard, numbers: Sequence[int]) -> None:
+            try:
+                found = await _pipelined(shard, [commands[number] for number in numbers])
+            except LOST as error:
+                found = [error] * len(numbers)
+            for number, answer in zip(numbers, found, strict=True):
+                answers[number] = await self.call(*commands[number]) if isinstance(answer, _AGAIN) else answer
+
         with translated():
-            answers = await pipeline.execute(raise_on_error=False)
-            for error in (answer for answer in answers if isinstance(answer, Exception)):
-                raise error  # as Redis said it: else redis-py puts the command in front
+            groups = await self._by_shard(map(_key, commands))
+            await _all(call_group(shard, numbers) for shard, numbers in groups.items())
+            _raise_first(answers)
         return answers
+
+    async def keep(self, keys: Sequence[str]) -> None:
+        """Returns when a replica has what stands under these keys. Raises Unavailable if that can't be known, or one of
+        them is lost already.
+        """
+
+        async def keep_group(shard: Shard, numbers: Sequence[int]) -> None:
+            found = await self._kept(shard, [("EXISTS", keys[number]) for number in numbers])
+            if not all(found):
+                raise Unavailable("A part of Redis was replaced meanwhile; send it again")
+
+        async def attempt() -> None:
+            groups = await self._by_shard(keys)
+            await _all(keep_group(shard, numbers) for shard, numbers in groups.items())
+
+        if self._servers.is_replicated:
+            await self._tried(attempt)
+
+    async def everywhere(self, *commands: Command) -> list[list[Any] | ContractError]:
+        """Each primary's answers, or why it has none: it must also be one that its cluster lets answer for its keys."""
+
+        async def each(shard: Shard) -> list[Any] | ContractError:
+            try:
+                with translated(), self._doubting():
+                    async with asyncio.timeout(SHARD_SECONDS if self.is_spread else None):
+                        _, *answers = _raise_first(await _pipelined(shard, [("EXISTS", shard.marker), *commands]))
+            except ContractError as error:
+                return error
+            except TimeoutError as error:
+                return _unavailable(error)
+            return answers
+
+        with translated():
+            layout = await self._servers.layout()
+        return await asyncio.gather(*(each(shard) for shard in layout.shards))
+
+    async def _by_shard(self, keys: Iterable[str | bytes]) -> dict[Shard, list[int]]:
+        """The positions of the keys that it has."""
+        layout = await self._servers.layout()
+        groups: dict[Shard, list[int]] = defaultdict(list)
+        for number, key in enumerate(keys):
+            groups[layout.owner(key)].append(number)
+        return groups
+
+    async def _tried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Up to three times, a moment apart, each time with whoever has the keys then."""
+        with translated():
+            for seconds in RETRY_SECONDS:
+                with suppress(*_AGAIN), self._doubting():
+                    return await attempt()
+                await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            with self._doubting():
+                return await attempt()
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Whoever lost its patience with a server may have asked the wrong one, as well as who heard of an error."""
+        try:
+            yield
+        except (*_AGAIN, asyncio.CancelledError, TimeoutError) as error:
+            self._servers.doubt(error)
+            raise
+
+    async def _on(self, shard: Shard, command: Command, *, asking: bool = False, kept: bool = False) -> Any:
+        commands = [("ASKING",), command] if asking else [command]
+        if kept and self._servers.is_replicated:
+            return (await self._kept(shard, commands))[-1]
+        if asking:
+            return _raise_first(await _pipelined(shard, commands))[-1]
+        return await shard.node.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def _kept(self, shard: Shard, commands: Sequence[Command]) -> list[Any]:
+        """Their answers, when a replica has what they wrote and what they saw: it gets all writes in one order, so the
+        last one proves those before.
+        """
+        if shard.has_replica:
+            mark: Command = ("EVAL", _NOTE, 1, shard.marker, "SET", "", "EX", _MARK_SECONDS)
+            wait: Command = ("WAIT", 1, int(REPLICA_SECONDS * 1000))
+            *answers, _, replicas = _raise_first(await _pipelined(shard, [*commands, mark, wait]))
+            if not replicas:
+                [replication] = _raise_first(await _pipelined(shard, [("INFO", "replication")]))
+                await self._excuse(shard, replication)
+            return answers
+        *answers, replication = _raise_first(await _pipelined(shard, [*commands, ("INFO", "replication")]))
+        if _follows(replication):
+            shard.has_replica = True
+            await self._kept(shard, [])
+        else:
+            await self._excuse(shard, replication)
+        return answers
+
+    async def _excuse(self, shard: Shard, replication: Mapping[str, Any]) -> None:
+        """Why no replica has confirmed: there is none, as after a failover. Whoever else has a say must agree that this
+        is the primary still, because one that was replaced has none either.
+        """
+        if _follows(replication) or not await self._servers.agree(shard):
+            raise Unavailable("No replica of Redis confirms what is written")
+        metrics.UNREPLICATED.inc()
+        if shard.has_replica is not False:
+            shard.has_replica = False
+            log.warning("store.unreplicated", advice="start the replica: without one, all it has may be lost with it")
+
+
+class Script:
+    """One transition, on the server that has its key."""
+
+    def __init__(self, connection: Connection, body: str, *, kept: bool) -> None:
+        self._connection = connection
+        self._body = body
+        self._kept = kept
+        self._sha = hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, *, keys: Sequence[str], args: Sequence[Part] = ()) -> Any:
+        call = (len(keys), *keys, *args)
+        try:
+            return await self._connection.call("EVALSHA", self._sha, *call, kept=self._kept)
+        except exceptions.NoScriptError:  # new to that server, or the server is
+            return await self._connection.call("EVAL", self._body, *call, kept=self._kept)
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
     """Lazy: the first command connects."""
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=CALL_SECONDS,
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=CALL_SECONDS,
-        retry=Retry(
-            ExponentialWithJitterBackoff(cap=0.2, base=0.05),
-            retries=2,
-            supported_errors=_LOST,  # type: ignore[arg-type]
-        ),
-    )
-    connection = Connection(connection_pool=pool)
+    servers = servers_at(url)
     try:
-        yield connection
+        yield Connection(servers)
     finally:
-        await connection.aclose(close_connection_pool=True)
+        await servers.aclose()
 
 
 @contextmanager
@@ -103,14 +252,14 @@ def translated() -> Iterator[None]:
             raise asyncio.CancelledError
     except exceptions.OutOfMemoryError as error:
         raise StoreFull from error
-    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-        raise Unavailable from error
     except RuntimeError as error:
         if "handler is closed" in str(error):
             raise Unavailable from error
         raise
+    except _AGAIN as error:
+        raise Unavailable from error
     except exceptions.ResponseError as error:
-        if isinstance(error, exceptions.ReadOnlyError | exceptions.ClusterDownError) or str(error).startswith(_AWAY):
+        if str(error).startswith(_AWAY):
             raise Unavailable from error
         raise
 
@@ -125,8 +274,46 @@ async def soon() -> AsyncIterator[None]:
         raise Unavailable from error
 
 
-def script(connection: Connection, name: str) -> AsyncScript:
-    """One transition. allow-oom: a task must be able to end when the memory is full, because that frees memory."""
+def script(connection: Connection, name: str, *, kept: bool = False) -> Script:
+    """allow-oom: a task must be able to end when the memory is full, because that frees memory."""
     folder = resources.files("core.store").joinpath("lua")
     body = folder.joinpath("common.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
-    return connection.register_script(f"#!lua flags=allow-oom\n{body}")
+    return Script(connection, f"#!lua flags=allow-oom\n{body}", kept=kept)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    unavailable = Unavailable()
+    unavailable.__cause__ = error
+    return unavailable
+
+
+def _key(command: Command) -> str | bytes:
+    """The first; all keys of a command are in one slot."""
+    key = command[3] if command[0] in ("EVAL", "EVALSHA") else command[1] if len(command) > 1 else ""
+    return key if isinstance(key, bytes) else str(key)
+
+
+def _follows(replication: Mapping[str, Any]) -> bool:
+    """Whether a replica does, and not only starts to."""
+    return any(isinstance(value, dict) and value.get("state") == "online" for value in replication.values())
+
+
+async def _pipelined(shard: Shard, commands: Sequence[Command]) -> list[Any]:
+    """Answers and errors, in order, over one connection."""
+    pipeline = shard.node.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    return await pipeline.execute(raise_on_error=False)
+
+
+def _raise_first(answers: list[Any]) -> list[Any]:
+    """The first error among them, as Redis said it: redis-py would put the command in front."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
+
+
+async def _all(works: Iterable[Awaitable[None]]) -> None:
+    """Each to its end, then the first error."""
+    _raise_first(await asyncio.gather(*works, return_exceptions=True))

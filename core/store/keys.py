@@ -37,6 +37,13 @@ REAPER: Final = "reaper"
 """Which core sweeps just now. Expires by itself."""
 
 
+def kept(number: int) -> str:
+    """Written behind other writes, so that a replica that has it has them; each shard has one such key. Expires by
+    itself.
+    """
+    return f"kept:{number}"
+
+
 def task(uid: str) -> str:
     """Hash: the task's fields as the scripts know them. Leaves when it is deleted, or was kept for long enough."""
     return f"task:{{{uid}}}"

@@ -16,9 +16,9 @@ class Models:
 
     async def add(self, uid: str, spec: ModelSpec, limits: Limits, zip: Blob | None) -> Model:
         """Raises ModelExists. A number that a refused model drew stays unused."""
-        number = await self._redis.call("INCR", keys.MODEL_ID)
+        number = await self._redis.call("INCR", keys.MODEL_ID, kept=True)
         model = Model(id=number, uid=uid, zip=zip, **spec.model_dump(), **limits.model_dump())
-        if not await self._redis.call("HSETNX", keys.MODELS, model.human_readable_id, codec.pack(model)):
+        if not await self._redis.call("HSETNX", keys.MODELS, model.human_readable_id, codec.pack(model), kept=True):
             there = await self.get(model.human_readable_id)
             if there is None or there.uid != uid:
                 raise ModelExists

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -17,6 +16,8 @@ from redis import exceptions
 from core import metrics
 from core.contract.errors import ContractError, Unavailable
 from core.store.connection import Connection, soon
+from core.store.room import Memory
+from core.trust import is_untrusted
 
 log = structlog.get_logger()
 
@@ -34,23 +35,12 @@ REMIND_SECONDS: Final = 3600.0
 ROOM_ADVICE: Final = "delete tasks, keep outputs for less long (KEEP_OUTPUTS_HOURS), or raise Redis's maxmemory"
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Of Redis, in bytes. Without a maxmemory the limit is what its host has."""
-
-    used: int
-    limit: int
-
-    @property
-    def share(self) -> float:
-        return self.used / self.limit
-
-
 class Pulse:
-    """`missing` says in words why Redis can't be used; None while it can."""
+    """`missing` says in words why Redis can't be used, or not all of it; None while it can."""
 
     def __init__(self, connection: Connection, reserve_percent: float) -> None:
         self.missing: str | None = "has not answered yet"
+        self._is_away = True
         self._redis = connection
         self._reserve_percent = reserve_percent
         self._is_checked = False
@@ -66,8 +56,10 @@ class Pulse:
             beats.cancel()
 
     def check(self) -> None:
-        """Raises Unavailable while Redis is known to be away. Asks nobody."""
-        if self.missing:
+        """Raises Unavailable while Redis is known to be away, all of it: what one shard of several lacks may not be
+        asked for. Asks nobody.
+        """
+        if self._is_away:
             raise Unavailable
 
     async def _beat_for_ever(self) -> None:
@@ -78,11 +70,14 @@ class Pulse:
     async def _beat(self) -> None:
         try:
             async with soon():
-                _, memory, persistence = await self._redis.call_all(
-                    [("PING",), ("INFO", "memory"), ("INFO", "persistence")]
-                )
+                answers = await self._redis.everywhere(("INFO", "memory"), ("INFO", "persistence"))
         except ContractError as error:
-            self._note_missing(error)
+            answers = [error]
+        errors = [answer for answer in answers if isinstance(answer, ContractError)]
+        infos = [answer for answer in answers if not isinstance(answer, ContractError)]
+        self._is_away = not infos
+        if errors:
+            self._note_missing(errors[0], len(infos), len(answers))
             return
         if self.missing:
             log.info("store.connected")
@@ -90,13 +85,16 @@ class Pulse:
         metrics.STORE_UP.set(1)
         if not self._is_checked:
             self._is_checked = True
-            _check_configuration(memory, persistence)
-        self._note_memory(_memory(memory))
+            for memory, persistence in infos:
+                _check_configuration(memory, persistence)
+        self._note_memory(Memory.of([memory for memory, _ in infos]))
 
-    def _note_missing(self, error: ContractError) -> None:
+    def _note_missing(self, error: ContractError, answering: int, shards: int) -> None:
         words = _words(error.__cause__)
+        if answering:
+            words = f"{answering} of {shards} shards answer; another {words}"
         if words != self.missing:
-            log.warning("store.away", redis=words, error=repr(error.__cause__))
+            log.warning("store.away", redis=words, error=str(error.__cause__))
         self.missing = words
         metrics.STORE_UP.set(0)
 
@@ -119,15 +117,16 @@ class Pulse:
             )
 
 
-def _memory(info: Mapping[str, Any]) -> Memory:
-    used = info["used_memory"] - info.get("mem_not_counted_for_evict", 0)
-    return Memory(used=used, limit=info["maxmemory"] or info["total_system_memory"])
-
-
 def _words(error: BaseException | None) -> str:
     """For operators and, through the gateway, for anybody: nothing of where Redis is."""
     if isinstance(error, exceptions.BusyLoadingError):
         return "is loading its data"
+    if is_untrusted(error):
+        return "has a certificate that is not trusted"
+    if isinstance(error, exceptions.AuthenticationError):
+        return "does not accept the password"
+    if isinstance(error, exceptions.MovedError):
+        return "is part of a cluster: REDIS_URL must begin with redis+cluster://"
     if isinstance(error, TimeoutError | exceptions.TimeoutError):
         return "does not answer"
     if isinstance(error, exceptions.ConnectionError):

@@ -6,13 +6,13 @@ what wants to come in is refused before it takes from that, so that a task which
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 from core import metrics
-from core.contract.errors import StoreFull, TooLarge, Unavailable
+from core.contract.errors import ContractError, StoreFull, TooLarge, Unavailable
 from core.store import keys
 from core.store.connection import Connection, script, soon
 
@@ -63,8 +63,29 @@ class Reservation:
         self._told = self._left
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Of Redis, in bytes. Without a maxmemory the limit is what its host has."""
+
+    used: int
+    limit: int
+
+    @classmethod
+    def of(cls, shards: Sequence[Mapping[str, Any]]) -> "Memory":
+        """From each shard's INFO: as if all were as full as the fullest and as small as the smallest, for zips spread
+        evenly.
+        """
+        used = max(shard["used_memory"] - shard.get("mem_not_counted_for_evict", 0) for shard in shards)
+        limit = min(shard["maxmemory"] or shard["total_system_memory"] for shard in shards)
+        return cls(used=len(shards) * used, limit=len(shards) * limit)
+
+    @property
+    def share(self) -> float:
+        return self.used / self.limit
+
+
 class Room:
-    """The figures are those of one Redis at the very moment; of a cluster they'd have to be summed up first."""
+    """The figures are those of the very moment: one Redis's are asked for by the script, a cluster's before it."""
 
     def __init__(self, connection: Connection, reserve_percent: float) -> None:
         self._redis = connection
@@ -100,10 +121,20 @@ class Room:
         StoreFull or, when it would never fit, TooLarge.
         """
         args: list[str | float] = [ticket, size, seconds, self._reserve_percent, int(may_hold)]
+        if self._redis.is_spread:
+            memory = await self._memory()
+            args += [memory.used, memory.limit]
         answer = await self._admit(keys=[keys.INCOMING], args=args)
         if answer <= 0:
             metrics.UPLOADS_REFUSED.inc()
             raise StoreFull if answer == 0 else TooLarge("The zip is larger than all the memory that there is for zips")
+
+    async def _memory(self) -> Memory:
+        answers = await self._redis.everywhere(("INFO", "memory"))
+        for answer in answers:
+            if isinstance(answer, ContractError):
+                raise answer
+        return Memory.of([info for [info] in cast(list[list[dict[str, Any]]], answers)])
 
     async def arrive(self, ticket: str, left: int) -> None:
         await self._arrive(keys=[keys.INCOMING], args=[ticket, left, ALIVE_SECONDS])

@@ -85,39 +85,42 @@ class Look:
 
 
 class Tasks:
-    """A stale attempt is a normal return value: whoever was cut off learns that it has lost the task."""
+    """A stale attempt is a normal return value: whoever was cut off learns that it has lost the task.
+
+    What somebody acts upon is kept: a task that was accepted, an attempt that begins, an end.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
         self._sweeper = secrets.token_bytes(8)
-        self._create = script(connection, "create")
+        self._create = script(connection, "create", kept=True)
         self._ring = script(connection, "ring")
         self._announce = script(connection, "announce")
-        self._drop_output = script(connection, "drop_output")
-        self._claim = script(connection, "claim")
+        self._drop_output = script(connection, "drop_output", kept=True)
+        self._claim = script(connection, "claim", kept=True)
         self._renew = script(connection, "renew")
-        self._finish = script(connection, "finish")
-        self._fail = script(connection, "fail")
-        self._release = script(connection, "release")
-        self._start_without_lease = script(connection, "start_without_lease")
-        self._cancel = script(connection, "cancel")
-        self._remove = script(connection, "remove")
+        self._finish = script(connection, "finish", kept=True)
+        self._fail = script(connection, "fail", kept=True)
+        self._release = script(connection, "release", kept=True)
+        self._start_without_lease = script(connection, "start_without_lease", kept=True)
+        self._cancel = script(connection, "cancel", kept=True)
+        self._remove = script(connection, "remove", kept=True)
 
     async def create(self, new: NewTask) -> None:
         """Commits the task; sent twice it commits once. The indexes come first: a crash leaves an entry without a task,
         never the reverse.
         """
         now = time.time()
-        await self._redis.note("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid)
-        await self._redis.note("ZADD", keys.TASKS, now, new.uid)
+        await self._redis.note("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid, kept=True)
+        await self._redis.note("ZADD", keys.TASKS, now, new.uid, kept=True)
         fields: list[str | bytes | int] = ["uid", new.uid, "model", new.model_human_readable_id]
         fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
         fields += ["needs", "gpu"] if new.need.gpu_count else []
         fields += ["need", new.need.name] if new.need.name else []
         await self._create(keys=[keys.task(new.uid)], args=fields)
         if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's
-            await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid)
-            await self._redis.note("ZADD", keys.DUE, "NX", now, new.uid)
+            await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
+            await self._redis.note("ZADD", keys.DUE, "NX", now, new.uid, kept=True)
 
     async def get(self, uid: str) -> Task | None:
         fields = await self._redis.ask("HGETALL", keys.task(uid))

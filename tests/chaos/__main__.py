@@ -9,7 +9,7 @@ from pathlib import Path
 
 from demo import engine
 from tests.chaos import report
-from tests.chaos.faults import KINDS
+from tests.chaos.faults import KINDS, KINDS_ON_CLUSTERS
 from tests.chaos.run import Plan, run
 
 
@@ -20,13 +20,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the load and of the schedule of faults (default: 1)")
     parser.add_argument("--every", type=float, default=10, help="seconds from one fault to the next (default: 10)")
     parser.add_argument("--lease", type=float, default=20, help="LEASE_SECONDS (default: 20)")
+    parser.add_argument("--clusters", action="store_true", help="on a Redis Cluster and a RabbitMQ cluster")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the whole result, with each task's history")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the logs of the processes are copied")
     asked = parser.parse_args()
     if not engine.can_start_private_one():
         parser.error("it kills the Docker engine, so it needs one of its own, which only root can start")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing that was started stays
-    plan = Plan(asked.tasks, asked.minutes, asked.seed, KINDS, asked.every, asked.lease)
+    kinds = KINDS_ON_CLUSTERS if asked.clusters else KINDS
+    plan = Plan(asked.tasks, asked.minutes, asked.seed, kinds, asked.every, asked.lease, on_clusters=asked.clusters)
     try:
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
             result = run(Path(folder) / "stack", plan, logs=asked.logs)

@@ -13,6 +13,8 @@ import aiormq
 
 from core.contract import queues
 from tests.chaos.system import AGENTS, CORES, SMALL_DISK_AGENT, System
+from tests.clusters import RABBITMQ, REDIS, Clusters
+from tests.direct import rabbitmq_at
 from tests.proxy import Proxy
 from tests.waiting import eventually
 
@@ -21,6 +23,9 @@ CALL_SECONDS = 10
 STANDSTILL_SECONDS = 10
 FULL_SECONDS = 10
 SLOW_SECONDS = 10
+AWAY_SECONDS = 8
+"""Long enough to be replaced."""
+
 LATENCY_SECONDS = 0.05
 BYTES_PER_SECOND = 2 * 2**20
 
@@ -101,7 +106,7 @@ def _wipe(system: System, target: str, *, deleted: bool = False) -> None:
 
 async def _wiped(url: str, *, deleted: bool) -> None:
     async with asyncio.timeout(CALL_SECONDS):
-        connection = await aiormq.connect(url)
+        connection = await rabbitmq_at(url)
         channel = await connection.channel()
         await (channel.queue_delete if deleted else channel.queue_purge)(queues.UNFINISHED)
         await connection.close()
@@ -186,4 +191,50 @@ KINDS = (
     Kind("agents refused by core 5 s", ("agents-core way",), partial(_refuse, seconds=5)),
     Kind("gateway cut off from core in a transfer", ("gateway-core way",), _cut_in_transfer),
     Kind("disk of an agent full 10 s", (SMALL_DISK_AGENT,), _fill_disk),
+)
+
+
+def _node_killed(system: System, target: str, *, is_primary: bool = True) -> None:
+    """Its replica takes over; back, it follows that one. The next fault waits until all of it is whole."""
+    clusters = _clusters(system)
+    primaries = clusters.primaries()
+    name = random.choice(primaries if is_primary else [name for name in REDIS if name not in primaries])
+    os.kill(system.stack.pid(name), signal.SIGKILL)
+    system.last(AWAY_SECONDS)
+    system.stack.start(name)
+    clusters.join()
+
+
+def _primary_stands_still(system: System, target: str) -> None:
+    """For long enough to be replaced, and then it goes on as if nothing had been."""
+    clusters = _clusters(system)
+    pid = system.stack.pid(random.choice(clusters.primaries()))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        system.last(STANDSTILL_SECONDS)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    clusters.join()
+
+
+def _broker_killed(system: System, target: str, *, with_signal: signal.Signals) -> None:
+    name = random.choice(RABBITMQ)
+    os.kill(system.stack.pid(name), with_signal)
+    system.last(AWAY_SECONDS)
+    system.stack.start(name)
+
+
+def _clusters(system: System) -> Clusters:
+    assert system.clusters
+    return system.clusters
+
+
+_OF_SINGLE_SERVERS = {"redis", "rabbitmq", "redis way", "rabbitmq way"}
+KINDS_ON_CLUSTERS = (
+    *(kind for kind in KINDS if not _OF_SINGLE_SERVERS.intersection(kind.targets)),
+    Kind("Redis primary killed", ("redis cluster",), _node_killed),
+    Kind("Redis replica killed", ("redis cluster",), partial(_node_killed, is_primary=False)),
+    Kind("Redis primary stands still 10 s", ("redis cluster",), _primary_stands_still),
+    Kind("RabbitMQ node killed", ("rabbitmq cluster",), partial(_broker_killed, with_signal=signal.SIGKILL)),
+    Kind("RabbitMQ node restarted", ("rabbitmq cluster",), partial(_broker_killed, with_signal=signal.SIGTERM)),
 )

@@ -21,6 +21,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "seed": plan.seed,
         "tasks": plan.tasks,
         "minutes": plan.minutes,
+        "on_clusters": plan.on_clusters,
         "every_seconds": plan.every_seconds,
         "lease_seconds": plan.lease_seconds,
         "seconds": round(result.seconds, 1),

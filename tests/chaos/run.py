@@ -32,6 +32,7 @@ class Plan:
     kinds: Sequence[Kind]
     every_seconds: float
     lease_seconds: float
+    on_clusters: bool = False
 
     @property
     def seconds(self) -> float:
@@ -66,7 +67,7 @@ class Result:
 
 def run(folder: Path, plan: Plan, *, logs: Path | None = None) -> Result:
     """Starts the system in `folder`, and leaves nothing of it; `logs` is where its logs are copied to."""
-    with started(folder, lease_seconds=plan.lease_seconds) as system:
+    with started(folder, lease_seconds=plan.lease_seconds, on_clusters=plan.on_clusters) as system:
         try:
             return _Run(system, plan).result()
         finally:

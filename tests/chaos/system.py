@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demo.ports import Ports
 from demo.stack import Stack
+from tests.clusters import Clusters
 from tests.e2e.api import Api
 from tests.images import Images
 from tests.proxy import Proxies, Proxy
@@ -36,6 +37,7 @@ class System:
     """Everything that a fault may hit. `ending` is set when nothing should last any longer."""
 
     stack: Stack
+    clusters: Clusters | None
     redis: Proxy
     rabbitmq: Proxy
     gateways_core: Proxy
@@ -79,9 +81,10 @@ class System:
 
 
 @contextmanager
-def started(folder: Path, *, lease_seconds: float) -> Iterator[System]:
+def started(folder: Path, *, lease_seconds: float, on_clusters: bool = False) -> Iterator[System]:
     """Up, with the model registered. All of it is gone afterwards."""
     ports = Ports.free()
+    clusters = Clusters(ports) if on_clusters else None
     small_disk = folder / "small-disk"
     with Proxies() as proxies:
         redis = proxies.to(("127.0.0.1", ports.redis))
@@ -89,14 +92,24 @@ def started(folder: Path, *, lease_seconds: float) -> Iterator[System]:
         gateways_core, agents_core = (
             proxies.to(*((f"127.0.0.{number}", ports.core) for number in range(1, len(CORES) + 1))) for _ in range(2)
         )
-        away = {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}/"}
-        of_core = away | {"REDIS_URL": f"redis://127.0.0.1:{redis.port}/0", "LEASE_SECONDS": str(lease_seconds)}
-        of_agent = away | {"CORE_URL": f"http://127.0.0.1:{agents_core.port}", "CPU_SLOTS": str(SLOTS)}
+        # Clusters tell their clients their own addresses, past any proxy.
+        of_all = {} if clusters else {"RABBITMQ_URL": f"amqp://guest:guest@127.0.0.1:{rabbitmq.port}/"}
+        of_core = {} if clusters else of_all | {"REDIS_URL": f"redis://127.0.0.1:{redis.port}/0"}
+        of_core |= {"LEASE_SECONDS": str(lease_seconds)}
+        of_agent = of_all | {"CORE_URL": f"http://127.0.0.1:{agents_core.port}", "CPU_SLOTS": str(SLOTS)}
         own_settings = dict.fromkeys(CORES, of_core) | dict.fromkeys(AGENTS, of_agent)
         own_settings["gateway"] = {"CORE_URL": f"http://127.0.0.1:{gateways_core.port}"}
         own_settings[SMALL_DISK_AGENT] = of_agent | {"WORK_DIR": str(small_disk), "MIN_FREE_MB": str(MIN_FREE_MB)}
-        stack = Stack(folder, ports, cores=len(CORES), agents=len(AGENTS), own_settings=own_settings, own_engine=True)
-        system = System(stack, redis, rabbitmq, gateways_core, agents_core, small_disk, lease_seconds)
+        stack = Stack(
+            folder,
+            ports,
+            cores=len(CORES),
+            agents=len(AGENTS),
+            own_settings=own_settings,
+            own_engine=True,
+            servers=clusters,
+        )
+        system = System(stack, clusters, redis, rabbitmq, gateways_core, agents_core, small_disk, lease_seconds)
         small_disk.mkdir(parents=True)
         _mount(small_disk)
         try:

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from redis import Redis
 
 from core.store import keys
 from demo.stack import Stack
 from tests.conftest import SETTINGS
+from tests.direct import redis_at
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, eventually_settled
 from tests.leaks import Leaks
@@ -196,5 +196,5 @@ def test_of_a_chunked_upload_that_breaks_off_nothing_stays(stack: Stack, copying
 
 def uploads_of(stack: Stack) -> int:
     """How many zips are being written or removed."""
-    with Redis.from_url(stack.redis_url) as redis:
+    with redis_at(stack.redis_url) as redis:
         return int(str(redis.zcard(keys.LOOSE)))

@@ -6,13 +6,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from redis import Redis
 
 from core.store import keys
 from demo.image import docker
 from demo.ports import Ports
 from demo.stack import Stack
 from gpu_agent.engine import TASK
+from tests.direct import redis_at
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.images import Images
@@ -210,7 +210,7 @@ class TestGet:
         uid = api.post(waiting, INPUT)
         assert core.call("POST", f"/api/tasks/outputs/{uid}", zip=INPUT).status_code == 200
         blob = core.get(f"/api/tasks/{uid}").json()["output_zip"]
-        with Redis.from_url(stack.redis_url) as redis:
+        with redis_at(stack.redis_url) as redis:
             assert redis.delete(keys.blob(blob), keys.chunk(blob, 0)) == 2
         answer = api.get(f"/api/tasks/{uid}")
         assert (answer.status_code, answer.json()) == (553, GONE)

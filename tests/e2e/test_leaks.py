@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from core.contract import queues
 from demo.image import docker
 from demo.stack import Stack
 from gpu_agent.engine import AGENT
+from tests.direct import redis_at
 from tests.images import Images
 from tests.leaks import Leaks
 from tests.waiting import eventually
@@ -22,7 +22,7 @@ def agent(stack: Stack) -> str:
 
 def test_a_key_without_an_owner_is_seen(leaks: Leaks, stack: Stack) -> None:
     """A chunk of a zip that no task and no model names counts as left behind."""
-    with Redis.from_url(stack.redis_url) as redis:
+    with redis_at(stack.redis_url) as redis:
         redis.set("chunk:nobodys:0", b"")
         assert leaks.found() == ["key chunk:nobodys:0"]
         redis.delete("chunk:nobodys:0")

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from core.contract.model import Pull
 from core.store import keys
@@ -13,6 +12,7 @@ from demo.image import docker
 from demo.stack import Stack
 from gpu_agent.engine import Engine
 from gpu_agent.images import Images as PulledImages
+from tests.direct import redis_at
 from tests.e2e import registry
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
@@ -154,7 +154,7 @@ def test_an_agent_prunes(
         eventually(lambda: not list(kept.glob("*.filling-*")))
         assert volume in volumes()
         assert hub.here() == {"model:1"}
-    with Redis.from_url(stack.redis_url) as redis:
+    with redis_at(stack.redis_url) as redis:
         redis.hdel(keys.MODELS, name)
         record = redis.hget(keys.MODELS, zipped)
         redis.hdel(keys.MODELS, zipped)

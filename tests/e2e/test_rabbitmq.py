@@ -9,6 +9,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from core.contract import queues
 from demo.stack import Stack
+from tests.direct import rabbitmq_at
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT, ModelMaker
 from tests.e2e.version_1 import OUTPUT, Version1Consumer
@@ -21,7 +22,7 @@ QUEUES = [queues.UNFINISHED, queues.FINISHED]
 
 @pytest.fixture
 async def channel(stack: Stack) -> AsyncIterator[AbstractChannel]:
-    connection = await aiormq.connect(stack.rabbitmq_url)
+    connection = await rabbitmq_at(stack.rabbitmq_url)
     yield await connection.channel()
     await connection.close()
 

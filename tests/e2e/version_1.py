@@ -7,6 +7,7 @@ import aiormq
 import requests
 
 from demo.stack import Stack
+from tests.direct import rabbitmq_at
 from tests.e2e.conftest import INPUT
 from tests.zips import zip_of
 
@@ -26,7 +27,7 @@ class Version1Consumer:
 
     async def work(self, *, until: Callable[[], bool]) -> None:
         """One task after the other, each acknowledged when it is done."""
-        connection = await aiormq.connect(self._rabbitmq_url)
+        connection = await rabbitmq_at(self._rabbitmq_url)
         channel = await connection.channel()
         await channel.basic_qos(prefetch_count=1)
         await channel.queue_declare(queue="unfinished_job_queue", durable=True)
@@ -40,7 +41,7 @@ class Version1Consumer:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[str]:
         """Has begun the next task, and is killed before it acknowledges when the context ends."""
-        connection = await aiormq.connect(self._rabbitmq_url)
+        connection = await rabbitmq_at(self._rabbitmq_url)
         channel = await connection.channel()
         message = await channel.basic_get("unfinished_job_queue")
         uid = message.body.decode()

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import AsyncIterator
 
-import aiormq
 import pytest
 from pydantic import SecretStr
 
@@ -14,6 +13,7 @@ from core.retention import Retention
 from core.store import Store, open_store
 from core.zipcheck import ZipCheck
 from demo.stack import Stack
+from tests.direct import rabbitmq_at
 from tests.integration.making import PAIR
 
 LEASE_SECONDS = 5.0
@@ -26,7 +26,7 @@ LIMITS = ZipLimits(max_total_bytes=2**30, max_ratio=200, max_entries=1000, verif
 async def store(servers: Stack) -> AsyncIterator[Store]:
     """An empty database."""
     async with open_store(servers.redis_url, reserve_percent=RESERVE_PERCENT) as store:
-        await store.connection.call("FLUSHDB")
+        await store.connection.everywhere(("FLUSHDB",))
         yield store
 
 
@@ -42,7 +42,7 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
     async with Broker.open(settings) as broker:
         await broker.wait_connected()
         yield broker
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     own = (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, settings.queue_for(PAIR))
     for queue in own:

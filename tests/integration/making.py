@@ -1,6 +1,7 @@
 """Tasks in the states that a test needs, made through the store as the product makes them."""
 
 import secrets
+from typing import Any, cast
 
 from core.contract.model import ModelSpec
 from core.contract.needs import ANY, Need
@@ -52,6 +53,25 @@ async def in_state(store: Store, state: State) -> str:
     if state is State.FAILED:
         await store.tasks.fail(uid, 1, FAULT_OF_MODEL)
     return uid
+
+
+async def keys_of(store: Store) -> set[str]:
+    """All that is stored, on whichever server."""
+    found = await everywhere(store, "KEYS", "*")
+    return {key.decode() for keys in found for key in keys if not key.startswith(b"kept:")}
+
+
+async def everywhere(store: Store, *command: str | float) -> list[Any]:
+    """What each server answers."""
+    answers = await store.connection.everywhere(command)
+    return [answer for [answer] in cast(list[list[Any]], answers)]
+
+
+async def limit_memory(store: Store, *, free_bytes: int) -> None:
+    """To what is used, and so much more."""
+    infos = await everywhere(store, "INFO", "memory")
+    used = max(info["used_memory"] for info in infos)
+    await everywhere(store, "CONFIG", "SET", "maxmemory", used + free_bytes // len(infos))
 
 
 async def state_of(store: Store, uid: str) -> State:

@@ -3,14 +3,15 @@
 import asyncio
 import secrets
 
-import aiormq
 import pytest
 
+from core import amqp
 from core.amqp import Broker
 from core.contract import queues
 from core.contract.errors import Unavailable
 from core.contract.task import UID
 from demo.stack import Stack
+from tests.direct import rabbitmq_at
 
 
 async def _take(broker: Broker, queue: str) -> str:
@@ -33,7 +34,7 @@ async def test_messages_are_as_version_1_reads_them(broker: Broker, servers: Sta
     """A plain, equal declaration is accepted; the body is the raw uid; the message outlives the broker."""
     queue, uid = broker.settings.unfinished_job_queue, secrets.token_urlsafe(32)
     await broker.publish(queue, uid)
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     await channel.queue_declare(queue, durable=True)
     message = await channel.basic_get(queue)
@@ -94,8 +95,10 @@ async def test_waiting_costs_nothing_to_stop(broker: Broker) -> None:
     assert await _take(broker, queue) == "task"
 
 
-async def test_the_connection_comes_back(broker: Broker, servers: Stack) -> None:
+async def test_the_connection_comes_back(broker: Broker, servers: Stack, clusters: bool) -> None:
     """While the broker is away a call says so at once; a slot that waited across it gets the next message."""
+    if clusters:
+        pytest.skip("there are others: tests/clusters")
     queue = broker.settings.unfinished_job_queue
     waiting = asyncio.create_task(_take(broker, queue))
     await asyncio.to_thread(servers.stop, "rabbitmq")
@@ -111,14 +114,18 @@ async def test_the_connection_comes_back(broker: Broker, servers: Stack) -> None
         assert await waiting == "after"
 
 
-async def test_a_deleted_queue_comes_back(broker: Broker, servers: Stack) -> None:
-    """Who listened there declares it again, and hears what comes."""
+async def test_a_deleted_queue_comes_back(
+    broker: Broker, servers: Stack, clusters: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listened there declares it again, and hears what comes; of a quorum queue after a while."""
+    if clusters:
+        monkeypatch.setattr(amqp, "LISTEN_SECONDS", 1.0)
     queue = broker.settings.unfinished_job_queue
     waiting = asyncio.create_task(_take(broker, queue))
     async with asyncio.timeout(10):
         while (await broker.depth(queue)).consumers == 0:
             await asyncio.sleep(0.02)
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     await channel.queue_delete(queue)
     await connection.close()
@@ -130,7 +137,7 @@ async def test_a_deleted_queue_comes_back(broker: Broker, servers: Stack) -> Non
 async def test_a_message_may_be_anything(broker: Broker, servers: Stack) -> None:
     """Bytes that were never a uid are told from one, and can be rejected."""
     queue = broker.settings.unfinished_job_queue
-    connection = await aiormq.connect(servers.rabbitmq_url)
+    connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
     await channel.basic_publish(b"\xff\xfe", routing_key=queue)
     await connection.close()

@@ -9,11 +9,7 @@ from core.contract.errors import InvalidZip, OutputGone, TooLarge, Unavailable
 from core.contract.task import Blob
 from core.store import Store, keys
 from core.store.blobs import CHUNK_BYTES, CUT_OFF_SECONDS, REMOVED_AT_ONCE
-from tests.integration.making import stored_blob
-
-
-async def _keys(store: Store) -> set[str]:
-    return {key.decode() for key in await store.connection.call("KEYS", "*")}
+from tests.integration.making import keys_of, stored_blob
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 7])
@@ -30,7 +26,7 @@ async def test_what_is_written_is_read(store: Store, size: int) -> None:
     assert blob.size == size
     assert b"".join([piece async for piece in store.blobs.read(blob, 0, size)]) == content
     await store.blobs.remove(blob.id)
-    assert await _keys(store) == set()
+    assert await keys_of(store) == set()
 
 
 @pytest.mark.parametrize(
@@ -49,9 +45,9 @@ async def test_a_refused_upload_leaves_nothing(store: Store) -> None:
     with pytest.raises(InvalidZip):
         async with store.blobs.upload("owner", max_bytes=2**26) as upload:
             await upload.write(bytes(2 * CHUNK_BYTES))
-            assert keys.LOOSE in await _keys(store)
+            assert keys.LOOSE in await keys_of(store)
             raise InvalidZip("no zip")
-    assert await _keys(store) == set()
+    assert await keys_of(store) == set()
 
 
 async def test_an_upload_that_was_cut_off_is_the_sweeps(store: Store) -> None:
@@ -65,7 +61,7 @@ async def test_an_upload_that_was_cut_off_is_the_sweeps(store: Store) -> None:
     late = keys.chunk(upload.id, 2)
     await store.connection.call("SET", late, b"late")
     await store.blobs.remove(upload.id)
-    assert await _keys(store) == set()
+    assert await keys_of(store) == set()
 
 
 async def test_a_removal_that_was_cut_short_is_soon_gone_on_with(store: Store) -> None:
@@ -84,7 +80,7 @@ async def test_a_removal_that_was_cut_short_is_soon_gone_on_with(store: Store) -
     deadline = float(await store.connection.call("ZSCORE", keys.LOOSE, "large"))
     assert deadline - time.time() <= CUT_OFF_SECONDS
     await store.blobs.remove("large")
-    assert await _keys(store) == set()
+    assert await keys_of(store) == set()
 
 
 async def test_a_byte_at_a_time_is_no_object_each(store: Store) -> None:
@@ -111,7 +107,7 @@ async def test_too_large_is_said_as_soon_as_it_is_known(store: Store) -> None:
     with pytest.raises(TooLarge):
         async with store.blobs.upload("owner", max_bytes=10) as upload:
             await upload.write(bytes(11))
-    assert await _keys(store) == set()
+    assert await keys_of(store) == set()
 
 
 async def test_an_upload_that_was_taken_for_dead_is_refused(store: Store) -> None:

@@ -43,7 +43,8 @@ def test_a_connection_reset_in_the_pool_is_made_anew(servers: Stack) -> None:
         async def call_after_reset() -> object:
             async with open_store(f"redis://127.0.0.1:{proxy.port}/0", reserve_percent=0) as store:
                 await store.connection.call("PING")
-                [pooled] = store.connection.connection_pool._available_connections
+                [shard] = (await store.connection._servers.layout()).shards
+                [pooled] = shard.node.connection_pool._available_connections
                 proxy.cut()
                 while pooled._reader and pooled._reader.exception() is None:
                     await asyncio.sleep(0)

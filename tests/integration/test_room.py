@@ -12,7 +12,7 @@ from core.store.blobs import CHUNK_BYTES
 from core.store.room import TOLD_BYTES, Announced
 from demo.stack import Stack
 from tests.integration.conftest import RESERVE_PERCENT
-from tests.integration.making import stored_blob
+from tests.integration.making import everywhere, keys_of, limit_memory, stored_blob
 
 MiB = 2**20
 FREE_BYTES = 160 * MiB
@@ -26,11 +26,11 @@ POSTS = 24
 @pytest.fixture
 async def small(store: Store) -> AsyncIterator[Store]:
     """A Redis with little memory left."""
-    info = await store.connection.call("INFO", "memory")
-    await store.connection.call("CONFIG", "SET", "maxmemory", info["used_memory"] + FREE_BYTES)
+    [before, *_] = await everywhere(store, "CONFIG", "GET", "maxmemory")
+    await limit_memory(store, free_bytes=FREE_BYTES)
     yield store
-    await store.connection.call("CONFIG", "SET", "maxmemory", info["maxmemory"])
-    await store.connection.call("FLUSHDB")
+    await everywhere(store, "CONFIG", "SET", "maxmemory", before[b"maxmemory"])
+    await store.connection.everywhere(("FLUSHDB",))
 
 
 @pytest.fixture
@@ -62,6 +62,8 @@ async def test_many_at_once_fit_or_are_refused(small: Store, other: Store, size:
     """Over two cores, and a task that runs finds room for its output after all. Uploads of unknown length may well be
     refused all together, each in the middle.
     """
+    if small.connection.is_spread:
+        pytest.skip("so few chunks don't spread evenly over shards as small as these")
     uploads = [_uploaded((small, other)[number % 2], Announced(size=size)) for number in range(POSTS)]
     ends = await asyncio.gather(*uploads, return_exceptions=True)
     stored = ends.count(ZIP_BYTES)
@@ -103,7 +105,7 @@ async def test_what_has_arrived_is_not_counted_twice(small: Store) -> None:
         for _ in range(20):
             await upload.write(bytes(CHUNK_BYTES))
         assert ROOM_BYTES - 20 * CHUNK_BYTES <= await _announced(small) < ROOM_BYTES - 20 * CHUNK_BYTES + TOLD_BYTES
-    assert await small.connection.call("KEYS", "*") == []
+    assert await keys_of(small) == set()
 
 
 async def test_a_refused_upload_gives_its_room_back(small: Store) -> None:

@@ -31,7 +31,7 @@ from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, Runner, St
 from core.dispatch import Dispatch
 from core.store import keys
 from core.store.room import Announced
-from tests.integration.making import CPU, GPU
+from tests.integration.making import CPU, GPU, keys_of
 from tests.zips import zip_of
 
 # Fits into CI's time; its profile of hypothesis tries the same ones each time, a laptop's others.
@@ -267,8 +267,7 @@ class TasksInAnyOrder(RuleBasedStateMachine):
         """Of deleted tasks nothing is left."""
         for uid in self._expected:
             self._do(self._dispatch.delete(uid))
-        left = cast(list[bytes], self._do(self._dispatch.store.connection.call("KEYS", "*")))
-        assert set(left) <= {keys.MODELS.encode(), keys.MODEL_ID.encode()}
+        assert self._do(keys_of(self._dispatch.store)) <= {keys.MODELS, keys.MODEL_ID}
 
 
 def _check(task: Task, expected: Expected) -> None:

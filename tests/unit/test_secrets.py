@@ -44,7 +44,7 @@ def test_from_files(tmp_path: Path) -> None:
     file.write_text(f"{PASSWORD}\n")
     settings = Settings(core_token=SecretStr("token"), redis_password_file=file, rabbitmq_password_file=file)
     assert settings.redis_url_with_password == with_password("redis://redis:6379/0", PASSWORD)
-    assert settings.rabbitmq_url_with_password == with_password("amqp://guest@rabbitmq:5672/", PASSWORD)
+    assert [node.password for node in settings.rabbitmq_nodes] == [PASSWORD]
     assert PASSWORD not in repr(settings)
     chosen = Settings(core_token=SecretStr("token"), redis_password=SecretStr("own"), redis_password_file=file)
     assert chosen.redis_url_with_password == "redis://:own@redis:6379/0"
@@ -52,4 +52,15 @@ def test_from_files(tmp_path: Path) -> None:
 
 def test_rabbitmq_as_it_comes() -> None:
     """Its own user, which only reaches it from its own host."""
-    assert BrokerSettings().rabbitmq_url_with_password == "amqp://guest:guest@rabbitmq:5672/"
+    assert BrokerSettings().rabbitmq_nodes == [URL("amqp://guest:guest@rabbitmq:5672/")]
+
+
+def test_several_nodes() -> None:
+    """A comma may be in a password or a query all the same."""
+    url = "amqp://a:1,2@one/, amqps://b@two:5671/v?cafile=/ca,crt,amqp://three"
+    settings = BrokerSettings(rabbitmq_url=SecretStr(url), rabbitmq_password=SecretStr("x"))
+    assert {(node.host, node.password) for node in settings.rabbitmq_nodes} == {
+        ("one", "1,2"),
+        ("two", "x"),
+        ("three", "x"),
+    }

@@ -1,8 +1,9 @@
 -- Room for a zip, if what all of them announced and haven't stored yet fits beside what is stored.
 -- One script, so that no two cores give away the same room.
--- KEYS: incoming   ARGV: ticket, bytes, seconds for which it counts, percent held back, '1' if it may have room already
+-- KEYS: incoming   ARGV: ticket, bytes, seconds for which it counts, percent held back, '1' if it may have room already,
+--   of a cluster also the bytes that are used and may be
 -- → 1, or 0 when it doesn't fit now, or -1 when it never does
-local ticket, bytes, seconds, reserve_percent, may_hold = unpack(ARGV)
+local ticket, bytes, seconds, reserve_percent, may_hold, used, limit = unpack(ARGV)
 bytes = tonumber(bytes)
 local function note()
   redis.call('HSET', KEYS[1], ticket, string.format('%d %.3f', bytes, now() + seconds))
@@ -20,16 +21,18 @@ for at = 1, #entries, 2 do
     end
   end
 end
-local memory = redis.call('INFO', 'memory')
-local function figure(name)
-  return tonumber(memory:match('\n' .. name .. ':(%d+)')) or 0
+if not used then
+  local memory = redis.call('INFO', 'memory')
+  local function figure(name)
+    return tonumber(memory:match('\n' .. name .. ':(%d+)')) or 0
+  end
+  limit = figure('maxmemory')
+  if limit == 0 then
+    limit = figure('total_system_memory')
+  end
+  -- What Redis itself doesn't hold against maxmemory: buffers of the append-only file and of replicas.
+  used = figure('used_memory') - figure('mem_not_counted_for_evict')
 end
-local limit = figure('maxmemory')
-if limit == 0 then
-  limit = figure('total_system_memory')
-end
--- What Redis itself doesn't hold against maxmemory: buffers of the append-only file and of replicas.
-local used = figure('used_memory') - figure('mem_not_counted_for_evict')
 local allowed = limit * (100 - reserve_percent) / 100
 if bytes > allowed then
   return -1
