@@ -44,6 +44,21 @@ ps:
 logs *NAME:
     @{{ python }} -m deploy logs {{ NAME }}
 
+# Make this host, at ADDRESS, the first of a Docker swarm, and start the system on it
+[no-exit-message]
+swarm-init ADDRESS *OPTIONS: (setup "compose")
+    @{{ python }} -m deploy swarm-init {{ ADDRESS }} {{ OPTIONS }}
+
+# Say how a further host joins the swarm, as a worker or as a manager
+[no-exit-message]
+swarm-join ROLE: (setup "compose")
+    @{{ python }} -m deploy swarm-join {{ ROLE }}
+
+# Build and push the images, and replace what changed in the swarm, one after the other
+[no-exit-message]
+swarm-update: (setup "compose")
+    @{{ python }} -m deploy swarm-update
+
 # New containers and an empty RabbitMQ; models, tasks and results stay
 [no-exit-message]
 reset-soft *ARGS:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import hmac
 import random
+import socket
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,14 @@ STALL_SECONDS: Final = 60.0
 
 IDLE_SECONDS: Final = 30.0
 """How long an idle connection is kept; core keeps its end for longer, so that none closes as it is used."""
+
+SILENT_SECONDS: Final = 10
+"""A core that acknowledges nothing for so long, because its host was cut off, is given up: no FIN will ever come. Its
+window mustn't stay closed for longer either, and doesn't: by then it has given up on Redis.
+"""
+
+PROBE_SECONDS: Final = 3
+"""How often an idle connection is tried."""
 
 BUFFER_BYTES: Final = 2**20
 
@@ -75,7 +84,12 @@ class CoreClient:
         """One pool of connections, kept alive for less long than core keeps them."""
         session = aiohttp.ClientSession(
             access.core_url,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=IDLE_SECONDS,
+                use_dns_cache=False,  # where cores are replaced, a name leads elsewhere a moment later
+                socket_factory=_socket,
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
             headers={"Authorization": f"Bearer {access.core_token.get_secret_value()}"},
             auto_decompress=False,
@@ -106,8 +120,10 @@ class CoreClient:
         body = request.model_dump_json().encode()
         return Claim.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/claim", body))
 
-    async def renew(self, uid: str, attempt: int, noted: Noted) -> None:
-        await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/renew", params=noted.query)
+    async def renew(self, uid: str, attempt: int, noted: Noted, *, seconds: float) -> None:
+        """Raises Unavailable after so long: a lease doesn't wait for a core that has vanished."""
+        path = f"/api/tasks/{uid}/attempts/{attempt}/renew"
+        await self._call("POST", path, params=noted.query, seconds=seconds)
 
     async def finish(self, uid: str, attempt: int, zip: AsyncIterable[bytes], noted: Noted) -> None:
         """Streams the output zip. TransitionRefused: the attempt has lost the task."""
@@ -151,6 +167,16 @@ class CoreClient:
         if response.status >= 400:
             raise _refusal(response.status, body)
         return body
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    connection = socket.socket(family, kind, protocol)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
+    return connection
 
 
 def unanswered(error: Exception) -> Exception:

@@ -6,7 +6,7 @@ import sys
 import time
 
 from demo.__main__ import demo_stack
-from deploy import preparation, resets
+from deploy import preparation, resets, swarm
 from deploy.compose import ENVIRONMENT, DeploymentError, check, running, show_compose
 from deploy.ports import listened_on
 from tls import certs
@@ -105,6 +105,16 @@ def main() -> int:
     for command, text in described.items():
         parsers[command] = commands.add_parser(command.__name__, help=text)
         parsers[command].set_defaults(command=command)
+    for command, text in {
+        swarm.init: "make this host the first of a swarm, and start the system on it",
+        swarm.join: "say how a further host joins it",
+        swarm.update: "build, push, and replace what changed, one after the other",
+    }.items():
+        parsers[command] = commands.add_parser(f"swarm-{command.__name__}", help=text)
+        parsers[command].set_defaults(command=command)
+    parsers[swarm.init].add_argument("address", help="where the other hosts reach this one")
+    parsers[swarm.init].add_argument("options", nargs=argparse.REMAINDER, help="for docker swarm init")
+    parsers[swarm.join].add_argument("role", choices=("worker", "manager"))
     parsers[init].add_argument("domain", help="the name or the IP address that clients will use")
     parsers[logs].add_argument("name", nargs="?")
     parsers[reset].add_argument("kind", choices=resets.RESETS)

@@ -29,6 +29,9 @@ from gpu_agent.settings import Settings
 log = structlog.get_logger()
 
 RENEWALS_PER_LEASE: Final = 6
+TRIES_PER_LEASE: Final = 3
+"""A core that vanished mustn't cost the lease: a try that hangs leaves time for another one, at another core."""
+
 LATE_CLAIM_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 10.0
 GPU_SECONDS: Final = 5.0
@@ -186,10 +189,11 @@ class Agent:
     async def _renew_until_lost(self, job: Job) -> None:
         """Returns when core says that the attempt no longer holds the task. While core is away, the task goes on."""
         task = job.claim.task
+        lease_seconds = job.claim.lease_seconds
         while True:
-            await asyncio.sleep(job.claim.lease_seconds / RENEWALS_PER_LEASE)
+            await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)
             try:
-                await self.core.renew(task.uid, task.attempt, job.noted)
+                await self.core.renew(task.uid, task.attempt, job.noted, seconds=lease_seconds / TRIES_PER_LEASE)
             except (Unavailable, Unauthorized) as error:
                 log.warning("lease.unrenewed", error=str(error))
             except (TaskNotFound, TransitionRefused):

@@ -18,24 +18,24 @@ CONFIG = """\
 version: 0.1
 log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
-http: {{addr: 127.0.0.1:{port}}}
+http: {{addr: {address}:{port}}}
 """
 PORTS = range(18_000, 20_000)  # beside those of the stacks
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[str]:
+def running(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
     """`host:port`; the engine takes a registry on loopback without TLS."""
     port = next(filter(is_free, random.sample(PORTS, 50)))
     config = folder / "registry.yml"
-    config.write_text(CONFIG.format(folder=folder / "registry", port=port))
+    config.write_text(CONFIG.format(folder=folder / "registry", address=address, port=port))
     program = shutil.which("docker-registry")
     assert program is not None, "docker-registry is not installed: just test installs it"
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
     try:
-        eventually(lambda: _answers(port))
-        yield f"127.0.0.1:{port}"
+        eventually(lambda: _answers(f"{address}:{port}"))
+        yield f"{address}:{port}"
     finally:
         process.terminate()
         process.wait(timeout=10)
@@ -77,8 +77,8 @@ def slow(host: str, piece_bytes: int, pause: Callable[[], None]) -> Iterator[str
             serving.join()
 
 
-def _answers(port: int) -> bool:
+def _answers(host: str) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/v2/", timeout=5).ok
+        return requests.get(f"http://{host}/v2/", timeout=5).ok
     except requests.ConnectionError:
         return False

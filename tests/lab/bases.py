@@ -48,7 +48,7 @@ BASES: Final = (
     Base(
         "redis",
         ("redis-server",),
-        ("VOLUME /data", "WORKDIR /data", 'ENTRYPOINT ["/entrypoint"]', 'CMD ["redis-server"]'),
+        ("VOLUME /data", "WORKDIR /data", 'ENTRYPOINT ["docker-entrypoint.sh"]', 'CMD ["redis-server"]'),
         _ENTRYPOINT.format(command="redis-server", folder="/data", user="redis"),
     ),
     Base(
@@ -56,8 +56,9 @@ BASES: Final = (
         ("rabbitmq-server",),
         (
             "VOLUME /var/lib/rabbitmq",
-            "ENV HOME=/var/lib/rabbitmq RABBITMQ_LOGS=- PATH=/usr/lib/rabbitmq/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            'ENTRYPOINT ["/entrypoint"]',
+            "ENV HOME=/var/lib/rabbitmq RABBITMQ_LOGS=-",
+            "ENV PATH=/usr/lib/rabbitmq/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            'ENTRYPOINT ["docker-entrypoint.sh"]',
             'CMD ["rabbitmq-server"]',
         ),
         _ENTRYPOINT.format(command="rabbitmq-server", folder="/var/lib/rabbitmq", user="rabbitmq"),
@@ -125,8 +126,9 @@ def _make(base: Base, archive: Path) -> None:
     if (root / "usr/bin/python3").exists():
         (root / "usr/bin/python").symlink_to("python3")
     if base.entrypoint:
-        (root / "entrypoint").write_text(base.entrypoint)
-        (root / "entrypoint").chmod(0o755)
+        entrypoint = root / "usr/local/bin/docker-entrypoint.sh"
+        entrypoint.write_text(base.entrypoint)
+        entrypoint.chmod(0o755)
         (root / "data").mkdir()
     new = archive.with_suffix(".new")
     with tarfile.open(new, "w") as tar:

@@ -5,12 +5,13 @@ out, which builds need, is slirp4netns, a process. /run is the host's own, too, 
 """
 
 import ctypes
+import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,10 @@ PROGRAMS: Final = ("ip", "nsenter", "unshare", "setpriv", "slirp4netns", "docker
 NAME_SERVER: Final = "10.0.2.3"
 """slirp4netns's own; it asks those of the machine."""
 
-OWN_RUN: Final = 'mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"'
+OWN_RUN_AND_NAME: Final = 'mount -t tmpfs -o mode=755 tmpfs /run && hostname "$0" && exec "$@"'
+IN_MEMORY: Final = "/run/engine"
+"""For an engine that starts with nothing and leaves nothing: to delete thousands of files takes a disk minutes."""
+
 STOP_SECONDS: Final = 60
 CLONE_NEWNET: Final = 0x40000000
 
@@ -33,12 +37,18 @@ class Host:
     """Its engine keeps everything in `folder`, but for /run, which is memory and goes with the engine.
 
     `docker_host` works from everywhere; a command that is to meet the host's ports needs `run`, or a thread `entered`.
+    The engine takes `registries` without TLS. One that is `in_memory` has nothing in its folder but its log.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, name: str = "lab", *, registries: Sequence[str] = (), in_memory: bool = False
+    ) -> None:
         self.folder = folder
+        self.name = name
         self.log = folder / "dockerd.log"
-        self._namespace = f"lab-{secrets.token_hex(4)}"
+        self.namespace = f"lab-{secrets.token_hex(4)}"
+        self._registries = registries
+        self._data = IN_MEMORY if in_memory else str(folder / "data")
         self._engine: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,9 +62,9 @@ class Host:
         if missing := [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]:
             cannot_run(f"not installed: {', '.join(missing)}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["ip", "netns", "add", self._namespace], check=True)
+        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         try:
-            subprocess.run(["ip", "-n", self._namespace, "link", "set", "lo", "up"], check=True)
+            subprocess.run(["ip", "-n", self.namespace, "link", "set", "lo", "up"], check=True)
             with self._way_out():
                 self.start()
                 try:
@@ -62,24 +72,28 @@ class Host:
                 finally:
                     self.stop()
         finally:
-            subprocess.run(["ip", "netns", "delete", self._namespace], check=True)
+            subprocess.run(["ip", "netns", "delete", self.namespace], check=True)
             engine.unmount_below(self.folder)
             shutil.rmtree(self.folder)
 
     def start(self) -> None:
         """Start the engine and wait until it answers."""
         config = self.folder / "daemon.json"
-        config.write_text("{}\n")  # the machine's isn't for this engine
+        config.write_text(
+            json.dumps({"insecure-registries": [*self._registries]})
+        )  # the machine's isn't for this engine
         dockerd = (
             "dockerd",
-            *("--config-file", str(config), "--data-root", str(self.folder / "data"), "--log-level", "warn"),
+            *("--config-file", str(config), "--data-root", self._data, "--log-level", "warn"),
             *("--host", "unix:///run/docker.sock", "--host", self.docker_host),
             *("--dns", NAME_SERVER, "--shutdown-timeout", "5"),
         )
-        with_own_run = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_RUN, "sh")
+        unshared = ("unshare", "--mount", "--uts", "--propagation", "private")
+        with_own_run = (*unshared, "sh", "-c", OWN_RUN_AND_NAME, self.name)
+        in_network = ("nsenter", f"--net=/run/netns/{self.namespace}", "--")
         with self.log.open("ab") as log:
             self._engine = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *self._within, *with_own_run, *dockerd],
+                ["setpriv", "--pdeathsig", "TERM", *in_network, *with_own_run, *dockerd],
                 env={**os.environ, "PATH": SEARCH_PATH},
                 stdout=log,
                 stderr=log,
@@ -100,24 +114,18 @@ class Host:
         self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_seconds: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """A command on the host; what it said is in the answer, whether or not it failed."""
+        assert self._engine is not None, "a host is there while its engine runs"
         environment = {**os.environ, **(env or {}), "DOCKER_HOST": self.docker_host}
+        within = ("nsenter", f"--target={self._engine.pid}", "--net", "--mount", "--uts", f"--wdns={cwd or '/'}", "--")
         return subprocess.run(
-            [*self._within, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_seconds
+            [*within, *command], env=environment, capture_output=True, text=True, timeout=timeout_seconds
         )
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread's new connections are made on this host, and so are those of what it starts."""
-        with Path("/proc/thread-self/ns/net").open() as home, Path(f"/run/netns/{self._namespace}").open() as there:
-            _set_network(there.fileno())
-            try:
-                yield
-            finally:
-                _set_network(home.fileno())
-
-    @property
-    def _within(self) -> list[str]:
-        return ["nsenter", f"--net=/run/netns/{self._namespace}", "--"]
+        with entered(self.namespace):
+            yield
 
     @contextmanager
     def _way_out(self) -> Iterator[None]:
@@ -131,7 +139,7 @@ class Host:
                     "KILL",
                     *command,
                     "--netns-type=path",
-                    f"/run/netns/{self._namespace}",
+                    f"/run/netns/{self.namespace}",
                     "tap0",
                 ],
                 pass_fds=[tell],
@@ -146,6 +154,17 @@ class Host:
         finally:
             process.terminate()
             process.wait(timeout=STOP_SECONDS)
+
+
+@contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """The calling thread is in the network of this name."""
+    with Path("/proc/thread-self/ns/net").open() as home, Path(f"/run/netns/{namespace}").open() as there:
+        _set_network(there.fileno())
+        try:
+            yield
+        finally:
+            _set_network(home.fileno())
 
 
 def _set_network(descriptor: int) -> None:
