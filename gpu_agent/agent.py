@@ -97,7 +97,7 @@ class Agent:
                             continue
                         self.pool.busy(hold)
                         self._idle.discard(this)
-                        claim = await self._claim(slot, message, queues[message.queue])
+                        claim = await self._claim(slot, message, queues.get(message.queue, ANY))
                 if claim is not None:
                     await self._work(hold, host, claim)
 

@@ -47,6 +47,8 @@ class Host:
     disks: Disks
     attempts: set[str] = field(default_factory=set)
     """Those that run here, as uid-attempt: nothing of theirs is swept."""
+    _left: set[str] = field(default_factory=set)
+    """Containers of attempts that have ended, which the engine didn't remove. They may hold GPUs."""
     _failures: int = 0
     _paused_until: float = -math.inf
     _complained_at: float = -math.inf
@@ -84,9 +86,14 @@ class Host:
         self._failures = 0
         self._paused_until = -math.inf
 
+    def left(self, container: str) -> None:
+        """The engine didn't remove it. Until it is gone nobody gets a GPU here, however the attempt ended."""
+        self._left.add(container)
+        self.failed()
+
     async def wait_until_well(self) -> None:
         """Returns when a slot may listen for a task."""
-        while self._failures and not await self._has_recovered():
+        while (self._failures or self._left) and not await self._has_recovered():
             self.failed()
         while lack := self.disks.lack():
             now = asyncio.get_running_loop().time()
@@ -96,7 +103,7 @@ class Host:
             await asyncio.sleep(ROOM_SECONDS)
 
     async def _has_recovered(self) -> bool:
-        """After the pause. A container that is left may hold the GPU of the next one."""
+        """After the pause, when no container is left."""
         while (left := self._pause_seconds()) > 0:  # noqa: ASYNC110 - another slot may end or prolong it
             await asyncio.sleep(min(left, ROOM_SECONDS))
         await answering(self.engine)
@@ -109,6 +116,8 @@ class Host:
     def problems(self) -> dict[str, str]:
         """What keeps it from taking tasks, in words."""
         found = {"disk": lack} if (lack := self.disks.lack()) else {}
+        if self._left:
+            found["containers"] = f"the engine doesn't remove {', '.join(sorted(self._left))}"
         if (left := self._pause_seconds()) > 0:
             found["host"] = f"takes no tasks for {left:.0f} seconds: {self._failures} failed in a row for its sake"
         return found
@@ -129,12 +138,15 @@ class Host:
     async def sweep(self) -> bool:
         """Removes what attempts left that don't run (any more). False: a container stays."""
         name = self.settings.agent_name
-        containers = (await self.engine.left_containers(name)).items()
-        gone = [await self._sweep_away("container", id, labels, self.engine.remove) for id, labels in containers]
+        for id, labels in (await self.engine.left_containers(name)).items():
+            if not await self._sweep_away("container", id, labels, self.engine.remove):
+                self._left.add(id)
         for volume, labels in (await self.engine.left_volumes(name)).items():
             await self._sweep_away("volume", volume, labels, self.engine.remove_volume)
         await self.volumes.remove_leftovers(self.attempts)
-        return all(gone)
+        if self._left:
+            self._left &= (await self.engine.left_containers(name)).keys()
+        return not self._left
 
     async def _sweep_away(
         self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]

@@ -52,7 +52,6 @@ class Job:
     host: Host
     noted: Noted = field(default_factory=lambda: Noted(gpus=()))
     """What core is told with each call for the attempt."""
-    _is_container_left: bool = False
 
     async def run(self, gpus: tuple[str, ...]) -> None:
         """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
@@ -83,8 +82,6 @@ class Job:
             await self._report(_failure_of_host(error))
             if not isinstance(error, ImageUnavailable):  # which says more of the image than of the host
                 raise HostFailed from error
-        if self._is_container_left:
-            raise HostFailed
 
     async def _fill(self, volumes: AttemptVolumes) -> None:
         """The input and the model's zip, at once."""
@@ -138,7 +135,7 @@ class Job:
         try:
             await self.host.engine.remove(container)
         except EngineError as error:
-            self._is_container_left = True
+            self.host.left(container)
             log.error("container.left", error=str(error))
 
     async def _deliver(self, volumes: AttemptVolumes) -> None:

@@ -51,6 +51,13 @@ async def test_an_attempt_that_went_well_ends_the_pause(host: Host) -> None:
     await host.wait_until_well()
 
 
+async def test_a_container_that_stays_is_a_problem_until_it_is_gone(host: Host) -> None:
+    """It may hold a GPU, whatever other slots show."""
+    host.left("stuck")
+    host.worked()
+    assert host.problems() == {"containers": "the engine doesn't remove stuck"}
+
+
 async def test_a_full_disk_is_a_problem_in_words(host: Host) -> None:
     """With what to do."""
     host.disks = replace(host.disks, min_free_mb=MORE_THAN_ANY_DISK_MB)
