@@ -80,8 +80,12 @@ def test_agents_tell_the_version_that_the_project_has() -> None:
     assert project["version"] == VERSION
 
 
+COLLECTED = datetime.now(UTC)
+
+
 def _agent(*gpus: Gpu, name: str = "a", silent_seconds: float = 0, **problems: str) -> Agent:
-    seen = datetime.now(UTC) - timedelta(seconds=silent_seconds)
+    """As seen when the tests were collected, which may be long before they run."""
+    seen = COLLECTED - timedelta(seconds=silent_seconds)
     return Agent(name=name, seen=seen, gpus=gpus, problems=problems)
 
 
@@ -118,4 +122,5 @@ UNWELL = Gpu(uuid="GPU-3", memory_mb=81_920, problem="vanished")
 )
 def test_what_a_task_waits_for(need: Need, agents: list[Agent], words: str | None) -> None:
     """What an operator has to know; nothing when an agent that is there can serve it."""
-    assert lack(need, agents) == words
+    age = datetime.now(UTC) - COLLECTED
+    assert lack(need, [agent.model_copy(update={"seen": agent.seen + age}) for agent in agents]) == words
