@@ -51,6 +51,9 @@ tries in a second."""
 
 Outcome = TypeVar("Outcome", Ended, Failed)
 
+EXPLAINED_SECONDS: Final = 0.4
+"""After the task itself was read, so that both together are answered within two seconds."""
+
 UID_BYTES: Final = 32
 """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
 
@@ -81,12 +84,20 @@ class Dispatch:
         async with self._incoming(uid, announced) as upload:
             blob = await self._received(upload, zip)
             async with upload.offered():
-                await self.store.tasks.create(
-                    NewTask(uid, model_id, blob, need=model.need, max_attempts=model.max_attempts)
-                )
+                await self._create(NewTask(uid, model_id, blob, need=model.need, max_attempts=model.max_attempts))
         log.info("task.created", task=uid, model=model_id, size=blob.size)
         await self.ring(uid, queue=self.broker.settings.queue_for(model.need))
         return uid
+
+    async def _create(self, new: NewTask) -> None:
+        """A task that may be there though its client hears otherwise would run for nobody."""
+        try:
+            await self.store.tasks.create(new)
+        except Unavailable:
+            with suppress(Unavailable):
+                async with soon():
+                    await self.store.tasks.withdraw(new.uid)
+            raise
 
     async def ring(self, uid: str, *, queue: str) -> bool:
         """Tells the agents that a task waits. False while the broker is away: the reaper rings later."""
@@ -107,10 +118,14 @@ class Dispatch:
         return task
 
     async def explained(self, tasks: Sequence[Task]) -> list[Task]:
-        """With what those that are pending wait for, as far as no agent has it."""
+        """With what those that are pending wait for, as far as no agent has it and it is known in time."""
         if not any(task.state is State.PENDING for task in tasks):
             return list(tasks)
-        agents = await self.store.agents.all()
+        try:
+            async with soon(EXPLAINED_SECONDS):
+                agents = await self.store.agents.all()
+        except Unavailable:
+            return list(tasks)
         lacks = {need: lack(need, agents) for need in {task.need for task in tasks}}
         return [
             task.model_copy(update={"waits_for": lacks[task.need]}) if task.state is State.PENDING else task
@@ -381,5 +396,5 @@ class Dispatch:
 
 def _again_seconds(task: Task) -> float:
     """Until a task is rung again that one more attempt has failed."""
-    earlier = sum(attempt.failure is not None for attempt in task.attempts)
+    earlier = sum(attempt.failure is not None for attempt in task.attempts if attempt.number != task.attempt)
     return min(AGAIN_SECONDS * 2.0**earlier, LAST_AGAIN_SECONDS)

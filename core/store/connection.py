@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,6 +15,7 @@ from redis import exceptions
 
 from core import metrics
 from core.contract.errors import ContractError, StoreFull, Unavailable
+from core.store import keys
 from core.store.servers import LOST, Servers, Shard, servers_at
 
 log = structlog.get_logger()
@@ -26,6 +28,9 @@ SHARD_SECONDS: Final = 0.8
 
 REPLICA_SECONDS: Final = 1.0
 """A replica that is well confirms a write in a millisecond."""
+
+DOUBT_SECONDS: Final = 0.5
+"""Whoever goes away sooner has lost nothing but its interest."""
 
 RETRY_SECONDS: Final = (0.05, 0.2)
 """At most, before each new try."""
@@ -164,36 +169,41 @@ class Connection:
     @contextmanager
     def _doubting(self) -> Iterator[None]:
         """Whoever lost its patience with a server may have asked the wrong one, as well as who heard of an error."""
+        began = time.monotonic()
         try:
             yield
         except (*_AGAIN, asyncio.CancelledError, TimeoutError) as error:
-            self._servers.doubt(error)
+            if not isinstance(error, asyncio.CancelledError) or time.monotonic() - began >= DOUBT_SECONDS:
+                self._servers.doubt(error)
             raise
 
     async def _on(self, shard: Shard, command: Command, *, asking: bool = False, kept: bool = False) -> Any:
         commands = [("ASKING",), command] if asking else [command]
         if kept and self._servers.is_replicated:
-            return (await self._kept(shard, commands))[-1]
+            return (await self._kept(shard, commands, moving=_key(command) if asking else None))[-1]
         if asking:
             return _raise_first(await _pipelined(shard, commands))[-1]
         return await shard.node.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    async def _kept(self, shard: Shard, commands: Sequence[Command]) -> list[Any]:
+    async def _kept(self, shard: Shard, commands: Sequence[Command], *, moving: str | bytes | None = None) -> list[Any]:
         """Their answers, when a replica has what they wrote and what they saw: it gets all writes in one order, so the
-        last one proves those before.
+        last one proves those before. A key that is on its way there has the mark beside it: the shard may be new, and
+        have no slot yet.
         """
         if shard.has_replica:
-            mark: Command = ("EVAL", _NOTE, 1, shard.marker, "SET", "", "EX", _MARK_SECONDS)
+            marker = shard.marker if moving is None else keys.kept_beside(moving)
+            mark: Command = ("EVAL", _NOTE, 1, marker, "SET", "", "EX", _MARK_SECONDS)
+            marking = [mark] if moving is None else [("ASKING",), mark]
             wait: Command = ("WAIT", 1, int(REPLICA_SECONDS * 1000))
-            *answers, _, replicas = _raise_first(await _pipelined(shard, [*commands, mark, wait]))
-            if not replicas:
+            answers = _raise_first(await _pipelined(shard, [*commands, *marking, wait]))
+            if not answers[-1]:
                 [replication] = _raise_first(await _pipelined(shard, [("INFO", "replication")]))
                 await self._excuse(shard, replication)
-            return answers
+            return answers[: len(commands)]
         *answers, replication = _raise_first(await _pipelined(shard, [*commands, ("INFO", "replication")]))
         if _follows(replication):
             shard.has_replica = True
-            await self._kept(shard, [])
+            await self._kept(shard, [], moving=moving)
         else:
             await self._excuse(shard, replication)
         return answers
@@ -248,8 +258,6 @@ def translated() -> Iterator[None]:
     cancellations = task.cancelling() if task else 0
     try:
         yield
-        if task and task.cancelling() > cancellations:
-            raise asyncio.CancelledError
     except exceptions.OutOfMemoryError as error:
         raise StoreFull from error
     except RuntimeError as error:
@@ -262,13 +270,16 @@ def translated() -> Iterator[None]:
         if str(error).startswith(_AWAY):
             raise Unavailable from error
         raise
+    finally:
+        if task and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
 
 
 @asynccontextmanager
-async def soon() -> AsyncIterator[None]:
-    """Raises Unavailable after SOON_SECONDS."""
+async def soon(seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
+    """Raises Unavailable after that."""
     try:
-        async with asyncio.timeout(SOON_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
         raise Unavailable from error

@@ -5,6 +5,7 @@ a zip spreads over the slots. An index is only ever a superset of what it lists.
 and cleaned after, so that a crash between leaves an entry to look at, never something that nobody looks at.
 """
 
+import re
 from typing import Final
 
 DUE: Final = "due"
@@ -31,7 +32,7 @@ MODEL_ID: Final = "models:last_id"
 
 AGENTS: Final = "agents"
 """Hash: name of each agent → what it said of itself last, and when (msgpack). Who has said nothing for a day is removed
-when somebody asks who is there."""
+when another one says something."""
 
 REAPER: Final = "reaper"
 """Which core sweeps just now. Expires by itself."""
@@ -42,6 +43,13 @@ def kept(number: int) -> str:
     itself.
     """
     return f"kept:{number}"
+
+
+def kept_beside(key: str | bytes) -> bytes:
+    """As `kept`, in the slot of that key."""
+    name = key.encode() if isinstance(key, str) else key
+    tag = re.search(rb"{([^}]+)}", name)
+    return b"kept:{%b}" % (tag[1] if tag else name)
 
 
 def task(uid: str) -> str:

@@ -23,7 +23,10 @@ CALL_SECONDS: Final = 5.0
 twice again; what has only begun to ask doesn't (`soon`)."""
 
 LOOK_SECONDS: Final = 0.5
-"""Who is primary is asked of one node after the other, and must be known before a new request gives up."""
+"""Each has, to say who is primary: that must be known before a new request gives up."""
+
+NEXT_SECONDS: Final = 0.1
+"""So long is one waited for alone; then the next one is asked beside it."""
 
 MAX_CONNECTIONS: Final = 128
 
@@ -74,7 +77,8 @@ class Servers:
         self._layout: Layout | None = None
         self._primaries: set[Shard] = set()
         self._hint: Url | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[Layout] | None = None
+        self._named: Sequence[Url] = ()
 
     async def aclose(self) -> None:
         if self._looking:
@@ -84,14 +88,12 @@ class Servers:
 
     async def layout(self) -> Layout:
         """As it is known; asked for at first, and after a doubt, once for all who wait."""
-        if self._layout is None:
-            if self._looking is None:
-                self._looking = asyncio.create_task(self._look_again(), name="redis layout")
-                self._looking.add_done_callback(self._looked)
-            await asyncio.shield(self._looking)
-        if self._layout is None:
-            raise exceptions.ConnectionError("Nobody knows who is primary")
-        return self._layout
+        if self._layout is not None:
+            return self._layout
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_again(), name="redis layout")
+            self._looking.add_done_callback(self._looked)
+        return await asyncio.shield(self._looking)
 
     def doubt(self, error: BaseException) -> None:
         """Something didn't go as the layout says: it is asked for anew, first of whom a MOVED names."""
@@ -109,14 +111,14 @@ class Servers:
         return self._url
 
     async def agree(self, shard: Shard) -> bool:  # noqa: ARG002
-        """Whether most of those who say who is primary name it; it doesn't count itself."""
+        """Whether most of those who say who is primary name it."""
         return True
 
     async def look(self) -> list[Served]:
         """Who has what."""
         return [(range(REDIS_CLUSTER_HASH_SLOTS), self._url)]
 
-    async def _look_again(self) -> None:
+    async def _look_again(self) -> Layout:
         served = await self.look()
         by_slot: list[Shard | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for slots, url in served:
@@ -126,9 +128,18 @@ class Servers:
         for shard in set(shards) - self._primaries:
             shard.has_replica = None
         self._primaries = set(shards)
-        self._layout = Layout(shards, by_slot)
+        self._layout = layout = Layout(shards, by_slot)
+        await self._hang_up()
+        return layout
 
-    def _looked(self, task: asyncio.Task[None]) -> None:
+    async def _hang_up(self) -> None:
+        """On those that are neither named nor primary any more. What they are still asked ends first."""
+        kept = {*self._named, *(shard.url for shard in self._primaries)}
+        for url in self._known.keys() - kept:
+            with suppress(*LOST):
+                await self._known[url].node.connection_pool.disconnect(inuse_connections=False)
+
+    def _looked(self, task: asyncio.Task[Layout]) -> None:
         self._looking = None
         if not task.cancelled():
             task.exception()  # it is everybody's who waits, and nobody may
@@ -143,15 +154,21 @@ class Cluster(Servers):
     def __init__(self, urls: "Urls") -> None:
         super().__init__(urls.named[0])
         self._urls = urls
+        self._named = urls.named
 
     def url_of(self, host: str, port: int) -> Url:
         return self._urls.of(host, port)
 
     async def look(self) -> list[Served]:
-        return await _first_answer(self._slots, {*self._urls.named, *self._known}, self._hint)
+        return await _first_answer(self._slots, self._members(), self._hint)
 
     async def agree(self, shard: Shard) -> bool:
-        return await _most_name(shard.url, self._slots, {*self._known} - {shard.url})
+        """It isn't asked itself, except by a name that differs from the one its cluster has for it."""
+        return await _most_name(shard.url, self._slots, self._members() - {shard.url})
+
+    def _members(self) -> set[Url]:
+        """Not all that ever were: one that came back elsewhere doesn't answer where it was."""
+        return {*self._named, *(shard.url for shard in self._primaries)}
 
     async def _slots(self, url: Url) -> list[Served]:
         """A node that doesn't know its own name means the one that it was asked by."""
@@ -248,27 +265,45 @@ def servers_at(url: Url) -> Servers:
 async def _first_answer(
     ask: Callable[[Url], Awaitable[list[Served]]], urls: Collection[Url], hint: Url | None = None
 ) -> list[Served]:
-    """Of whoever has one, in any order, so that no node is everybody's; first of whom the hint names."""
+    """The first that there is. Asked in any order, so that no node is everybody's; first of whom the hint names."""
     shuffled = random.sample(list(urls), len(urls))
+    rest = [hint, *shuffled] if hint else shuffled
     error: Exception = exceptions.ConnectionError("There is nobody to ask")
-    for url in [hint, *shuffled] if hint else shuffled:
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                if served := await ask(url):
-                    return served
-        except (TimeoutError, *LOST, exceptions.ResponseError) as failure:
-            error = failure
+    asking: set[asyncio.Task[list[Served] | Exception]] = set()
+    try:
+        while rest or asking:
+            if rest:
+                asking.add(asyncio.create_task(_answer(ask, rest.pop(0))))
+            seconds = NEXT_SECONDS if rest else None
+            done, asking = await asyncio.wait(asking, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for answer in (task.result() for task in done):
+                if isinstance(answer, Exception):
+                    error = answer
+                elif answer:
+                    return answer
+    finally:
+        for task in asking:
+            task.cancel()
     raise error
+
+
+async def _answer(ask: Callable[[Url], Awaitable[list[Served]]], url: Url) -> list[Served] | Exception:
+    """Or why there is none."""
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await ask(url)
+    except TimeoutError:
+        return exceptions.TimeoutError("Doesn't say who is primary")
+    except (*LOST, exceptions.ResponseError) as error:
+        return error
 
 
 async def _most_name(url: Url, ask: Callable[[Url], Awaitable[list[Served]]], urls: Collection[Url]) -> bool:
     """More than half of them; those that are slow aren't waited for when the others suffice."""
 
     async def names(asked: Url) -> bool:
-        with suppress(TimeoutError, *LOST, exceptions.ResponseError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                return any(primary == url for _, primary in await ask(asked))
-        return False
+        answer = await _answer(ask, asked)
+        return not isinstance(answer, Exception) and any(primary == url for _, primary in answer)
 
     asking = [asyncio.create_task(names(asked)) for asked in urls]
     missing = len(asking) // 2 + 1

@@ -206,6 +206,10 @@ class Tasks:
         await self.forget(uid)
         return _task(_fields(flat)) if flat else None
 
+    async def withdraw(self, uid: str) -> None:
+        """Takes a task back that `create` may have made. Its entries stay: the step may be on its way still."""
+        await self._remove(keys=[keys.task(uid)], args=[""])
+
     async def forget(self, uid: str) -> None:
         """Takes a task that is no more off the indexes."""
         await self._redis.call("ZREM", keys.TASKS, uid)

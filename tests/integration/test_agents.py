@@ -102,7 +102,18 @@ async def test_an_agent_hears_what_models_need(dispatch: Dispatch) -> None:
     gone = Agent(**SMALL.model_dump(), seen=LONG_AGO)
     await dispatch.store.connection.call("HSET", keys.AGENTS, gone.name, codec.pack(gone))
     assert [agent.name for agent in await dispatch.store.agents.all()] == ["large"]
+    assert set(await dispatch.store.connection.call("HKEYS", keys.AGENTS)) == {b"large", b"small"}
+    await dispatch.heard(LARGE)
     assert await dispatch.store.connection.call("HKEYS", keys.AGENTS) == [b"large"]
+
+
+async def test_an_agent_that_says_what_only_a_later_version_knows(dispatch: Dispatch) -> None:
+    """As after a step back: it is left out, and everybody else is listed."""
+    await dispatch.heard(LARGE)
+    await dispatch.store.connection.call("HSET", keys.AGENTS, "later", codec.pack_plain({"called": "later"}))
+    assert [agent.name for agent in await dispatch.store.agents.all()] == ["large"]
+    await dispatch.heard(SMALL)
+    assert await dispatch.store.connection.call("HEXISTS", keys.AGENTS, "later")
 
 
 async def test_a_pending_task_says_what_nobody_has(dispatch: Dispatch) -> None:

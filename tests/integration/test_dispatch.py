@@ -24,11 +24,11 @@ from core.contract.errors import (
 from core.contract.http import ClaimRequest
 from core.contract.model import Limits, ModelSpec
 from core.contract.task import Blob, State, Task
-from core.dispatch import Dispatch
+from core.dispatch import AGAIN_SECONDS, Dispatch
 from core.metrics import exposition
 from core.store import Store, keys
 from core.store.room import Announced
-from core.store.tasks import CREATE_SECONDS, Ended
+from core.store.tasks import CREATE_SECONDS, Ended, NewTask
 from tests.integration.making import (
     FAULT_OF_ENGINE,
     FAULT_OF_MODEL,
@@ -76,6 +76,13 @@ async def _make_due(store: Store) -> None:
     for index in (keys.DUE, keys.LOOSE):
         for member in await store.connection.call("ZRANGE", index, 0, -1):
             await store.connection.note("ZADD", index, 1, member)
+
+
+async def _forget_time(store: Store) -> None:
+    """As if all had been begun long ago."""
+    for uid in await store.connection.call("ZRANGE", keys.TASKS, 0, -1):
+        await store.connection.note("ZADD", keys.TASKS, 1, uid)
+    await _make_due(store)
 
 
 async def _keys(store: Store) -> set[str]:
@@ -318,7 +325,7 @@ async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytes
     await reaper.sweep(dispatch)
     for task in await tasks.page(offset=0, limit=10):
         await dispatch.delete(task.uid)
-    await _make_due(dispatch.store)
+    await _forget_time(dispatch.store)
     await reaper.sweep(dispatch)
     assert await _keys(dispatch.store) == set()
 
@@ -391,6 +398,45 @@ async def test_a_step_that_is_sent_again_is_done_once(dispatch: Dispatch) -> Non
     output = await stored_blob(dispatch.store, uid)
     assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
     assert await dispatch.store.tasks.finish(uid, attempt, output) is Ended.DONE
+
+
+async def test_what_ended_an_attempt_is_said_again(dispatch: Dispatch) -> None:
+    """An agent that heard 503, though it was done, is told so; a task that was handed back is rung again."""
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    for _ in range(2):
+        assert (await dispatch.fail(uid, attempt, FAULT_OF_ENGINE)).state is State.PENDING
+        again = float(await dispatch.store.connection.call("ZSCORE", keys.DUE, uid)) - time.time()
+        assert again <= AGAIN_SECONDS
+    attempt = await _claim(dispatch, uid)
+    await _rung(dispatch.broker)
+    for _ in range(2):
+        assert (await dispatch.release(uid, attempt)).state is State.PENDING
+        assert await _rung(dispatch.broker) == [uid]
+
+
+async def test_a_task_whose_client_heard_otherwise_runs_for_nobody(
+    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed and not confirmed: it is taken back, its zip is the sweep's. Its entries outlive a late commit."""
+    tasks = dispatch.store.tasks
+    real = tasks.create
+
+    async def unconfirmed(new: NewTask) -> None:
+        await real(new)
+        raise Unavailable
+
+    monkeypatch.setattr(tasks, "create", unconfirmed)
+    with pytest.raises(Unavailable):
+        await _submit(dispatch)
+    assert await tasks.page(offset=0, limit=9) == []
+    await _make_due(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _keys(dispatch.store) == {keys.DUE, keys.TASKS}
+    await _forget_time(dispatch.store)
+    await reaper.sweep(dispatch)
+    assert await _keys(dispatch.store) == set()
+    assert await _rung(dispatch.broker) == []
 
 
 @pytest.fixture

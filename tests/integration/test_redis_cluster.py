@@ -3,17 +3,20 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
+from redis import exceptions
 from redis.crc import key_slot
 
 from core import metrics
 from core.contract.errors import Unavailable
 from core.contract.task import State
 from core.store import Store, keys, open_store
+from core.store.servers import LOOK_SECONDS
 from demo.stack import Stack
 from tests.clusters import REDIS, Clusters
 from tests.conftest import started
@@ -138,7 +141,9 @@ async def test_what_no_replica_confirms_is_not_answered(store: Store, stack: Sta
 
 
 async def test_a_shard_without_a_replica_goes_on(store: Store, stack: Stack, nodes: Clusters) -> None:
-    """And is counted, until there is one again."""
+    """And is counted, until there is one again. Nodes that have moved away have no say."""
+    for port in range(1, 9):
+        store.connection._servers.at(f"redis://127.0.0.1:{port}")
     [killed] = nodes.replicas_of(keys.DUE)
     await _kill(stack, killed)
     await pending(store)
@@ -164,6 +169,20 @@ async def test_the_first_of_the_list_is_away(stack: Stack, nodes: Clusters) -> N
     async with open_store(url, reserve_percent=10) as store:
         assert store.pulse.missing is None
         await pending(store)
+
+
+async def test_a_node_that_stands_still_holds_nobody_up(store: Store) -> None:
+    """Who is primary is asked of the next one a moment later, and the first answer counts."""
+    servers = store.connection._servers
+
+    async def look_seconds(port: int) -> float:
+        servers.doubt(exceptions.MovedError(f"0 127.0.0.1:{port}"))
+        asked = time.monotonic()
+        await servers.layout()
+        return time.monotonic() - asked
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert min([await look_seconds(silent.getsockname()[1]) for _ in range(3)]) < LOOK_SECONDS
 
 
 async def test_a_part_that_a_failover_lost_is_not_committed(store: Store) -> None:

@@ -79,6 +79,9 @@ class Expected:
             return self.state is State.PENDING or (self.state is State.RUNNING and not self.has_lease)
         return self.state is State.RUNNING and attempt == len(self.attempts)
 
+    def is_back_from(self, attempt: int, how: str) -> bool:
+        return self.state is State.PENDING and attempt == len(self.attempts) and self.attempts[-1] == how
+
     def begin(self, claim_id: str | None) -> None:
         if self.state is State.RUNNING:
             self.attempts[-1] = Reason.AGENT_LOST
@@ -173,12 +176,13 @@ class TasksInAnyOrder(RuleBasedStateMachine):
         if how is WELL:
             self._finish(uid, attempt, has_output=True)
         elif how is Reason.HANDED_BACK:
-            assert self._is_accepted(self._dispatch.release(uid, attempt)) == task.is_held_by(attempt)
+            is_repeated = task.is_back_from(attempt, how)
+            assert self._is_accepted(self._dispatch.release(uid, attempt)) == (task.is_held_by(attempt) or is_repeated)
             if task.is_held_by(attempt):
                 task.end(how, State.PENDING)
         else:
             failure = Failure(reason=Reason(how), message="")
-            is_repeated = task.state is State.FAILED and is_latest
+            is_repeated = (task.state is State.FAILED and is_latest) or task.is_back_from(attempt, how)
             accepted = self._is_accepted(self._dispatch.fail(uid, attempt, failure))
             assert accepted == (task.is_held_by(attempt) or is_repeated)
             if task.is_held_by(attempt):

@@ -7,7 +7,7 @@ import pytest
 from core.contract.http import Noted
 from core.contract.needs import Need
 from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, State, Task
-from core.store import Store
+from core.store import Store, keys
 from core.store.tasks import LOST, Claimed, Ended, Failed
 from tests.integration.making import (
     CPU,
@@ -90,6 +90,30 @@ async def test_a_finish_sent_twice_finishes_once(store: Store) -> None:
     first = await store.tasks.get(uid)
     assert await store.tasks.finish(uid, 1, await stored_blob(store, uid, b"again")) is Ended.REPEATED
     assert await store.tasks.get(uid) == first
+
+
+async def test_a_failure_sent_twice_counts_once(store: Store) -> None:
+    """When only its answer was lost, the agent hears the same again; another failure of that attempt is stale."""
+    uid = await in_state(store, State.RUNNING)
+    assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE) is Failed.PENDING
+    first = await store.tasks.get(uid)
+    assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE) is Failed.PENDING
+    assert await store.tasks.fail(uid, 1, FAULT_OF_MODEL) is Failed.STALE
+    assert not await store.tasks.release(uid, 1)
+    assert await store.tasks.get(uid) == first
+    assert await store.connection.call("HGET", keys.task(uid), "failures") == b"1"
+
+
+async def test_a_task_handed_back_twice_is_back_once(store: Store) -> None:
+    """Until somebody else takes it."""
+    uid = await in_state(store, State.RUNNING)
+    assert await store.tasks.release(uid, 1)
+    first = await store.tasks.get(uid)
+    assert await store.tasks.release(uid, 1)
+    assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE) is Failed.STALE
+    assert await store.tasks.get(uid) == first
+    await claimed(store, uid, claim_id="second")
+    assert not await store.tasks.release(uid, 1)
 
 
 async def test_the_infrastructures_faults_are_tried_again_within_bounds(store: Store) -> None:

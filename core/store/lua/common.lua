@@ -56,6 +56,12 @@ local function end_attempt(failure)
   end
 end
 
+-- This very call was sent before, and only its answer was lost.
+local function is_back_from(attempt, failure)
+  local state, current, earlier = get('state', 'attempt', of_attempt(attempt, 'failure'))
+  return state == 'pending' and current == attempt and earlier == failure
+end
+
 local function let_go(state)
   redis.call('HSET', task, 'state', state)
   redis.call('HDEL', task, 'claim_id', 'lease_until', 'bounced', 'rung')

@@ -1,11 +1,14 @@
 -- running → failed, or back to pending while tries are left.
 -- ARGV: attempt or '', failure, its reason, how often this reason is tried again, '1' only if its lease has run out,
 --   what it noted
--- → 'failed' | 'pending' | 'repeated' | 'stale'
+-- → 'failed' | 'pending' | 'repeated' | 'stale'; sent twice it counts once
 local attempt, failure, reason, retries, if_expired = unpack(ARGV)
 local state, current, lease, max_attempts = get('state', 'attempt', 'lease_until', 'max_attempts')
 if state == 'failed' and attempt == current then
   return 'repeated'
+end
+if is_back_from(attempt, failure) then
+  return 'pending'
 end
 if not is_held_by(attempt) then
   return 'stale'
