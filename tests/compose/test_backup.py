@@ -98,8 +98,8 @@ def _released(site: Site, image: str, api: Api, task: str) -> bool:
 
 
 def test_a_restore_replaces_nothing_unasked(site: Site, core: Api, images: Images, tmp_path: Path) -> None:
-    """Neither from a damaged backup, nor from one that Redis can't read, nor what it holds while nobody said --yes. Said,
-    it is replaced, whatever Redis left beside it when it was killed.
+    """Neither from a damaged backup, nor from one that Redis can't read, nor while nobody said --yes. When it is said,
+    everything is replaced, whatever Redis left beside it when it was killed.
     """
     _registered(core, images, "kept", COPY)
     assert _recipe(site, "backup", str(tmp_path / "backup")).returncode == 0
