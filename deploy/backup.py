@@ -195,7 +195,7 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
     preparation.derive()
     if not yes:
         _refuse_to_replace()
-    in_volume = ("run", "--rm", "--no-deps", "-T", "redis", "sh", "-ec")
+    in_volume = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "redis", "-ec")
     _feed(folder / DATA, *in_volume, _STAGE)
     show_compose("down", "--remove-orphans")
     compose(*in_volume, _INSTALL)

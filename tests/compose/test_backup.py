@@ -125,12 +125,12 @@ def test_a_restore_replaces_nothing_unasked(site: Site, core: Api, images: Image
     in_data = ("exec", "--no-TTY", "--workdir", "/data", "redis")
     assert "restored" not in site.compose(*in_data, "ls")
     assert core.get("/api/models/").content == held
-    site.compose(*in_data, "touch", "temp-rewriteaof-1.aof", "lock")
+    site.compose(*in_data, "touch", "temp-rewriteaof-1.aof", "of-somebody-else")
     restored = _recipe(site, "restore", str(tmp_path / "backup"), "--yes")
     assert restored.returncode == 0, restored.stderr
     assert core.get("/api/models/").content == held
     assert "temp-rewriteaof" not in site.compose(*in_data, "ls")
-    site.compose(*in_data, "rm", "lock")
+    site.compose(*in_data, "rm", "of-somebody-else")
 
 
 def test_an_interrupted_backup_leaves_no_half(site: Site, tmp_path: Path) -> None:
