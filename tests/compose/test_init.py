@@ -88,12 +88,14 @@ def test_secrets_are_for_the_operator_and_the_containers(clone: Path) -> None:
     assert stat.S_IMODE((certificates / "server.key").stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("lack", ["just init", "Docker is missing"])
-def test_what_is_missing_is_named(clone: Path, lack: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "lack"), [("up", "just init"), ("up", "Docker is missing"), ("logs", "Docker is missing")]
+)
+def test_what_is_missing_is_named(clone: Path, command: str, lack: str) -> None:
     """With what to do about it, and without a traceback."""
     if lack != "just init":
         _deploy(clone, "init", "localhost")
-    done = _deploy(clone, "up", PATH="/nowhere")
+    done = _deploy(clone, command, PATH="/nowhere")
     assert done.returncode == 1
     assert lack in done.stderr
     assert "Traceback" not in done.stderr
