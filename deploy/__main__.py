@@ -4,15 +4,16 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 from demo.__main__ import demo_stack
 from deploy import preparation, resets, swarm
-from deploy.compose import ENVIRONMENT, DeploymentError, check, running, show_compose
+from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, running, show_compose
 from deploy.ports import listened_on
 from tls import certs
 
-EXPECTED = (DeploymentError, certs.CertificatesInTheWayError)
-HTTPS_PORT = 443
+EXPECTED = (DeploymentError, certs.CertificatesInTheWayError, certs.DomainError)
+PORTS = {"gateway": "HTTPS_PORT", "core": "OPERATOR_PORT"}
 
 
 def init(arguments: argparse.Namespace) -> None:
@@ -23,27 +24,41 @@ def init(arguments: argparse.Namespace) -> None:
 
 def up(_: argparse.Namespace) -> None:
     check()
-    preparation.derive()
     settings = preparation.settings()
-    port = int(settings["HTTPS_PORT"])
-    if "gateway" not in running() and listened_on(port):
-        raise DeploymentError(
-            f"Port {port} is taken by another process (sudo ss -ltnp 'sport = :{port}' names it). "
-            "Stop it, or set another HTTPS_PORT in .env."
-        )
+    ports, domain = _ports(settings), settings.get("DOMAIN") or "localhost"
+    if certs.Certificates(certs.FOLDER).ca_key.exists():
+        certs.ensure(certs.FOLDER, domain)
+    preparation.derive()
     started = time.monotonic()
     try:
         show_compose("up", "--detach", "--wait", "--build", "--remove-orphans")
     except DeploymentError as error:
         raise DeploymentError(f"{error}: just ps shows which part, just logs NAME why.") from None
-    address = f"https://{settings['DOMAIN']}{'' if port == HTTPS_PORT else f':{port}'}"
-    core = f"http://localhost:{settings['OPERATOR_PORT']}"
+    address = gateway_url(domain, ports["HTTPS_PORT"])
+    core = f"http://localhost:{ports['OPERATOR_PORT']}"
     say(f"""
 up after {time.monotonic() - started:.0f} s: {address}
 Clients trust tls/certs/ca.crt, unless the certificate is your own. Register a model, then post zips to it:
   curl -sS -H "Authorization: Bearer $(cat secrets/core_token)" -X POST \\
        '{core}/api/models/?human_readable_id=NAME&container_tag=IMAGE&use_gpu=false'
 just ps and just logs show what runs; just down stops it.""")
+
+
+def _ports(settings: Mapping[str, str]) -> dict[str, int]:
+    """By setting. Raises DeploymentError when one is no port, or another's."""
+    ours, found = running(), {}
+    for service, name in PORTS.items():
+        value = settings.get(name, "")
+        if not (value.isdecimal() and 0 < int(value) < 2**16):
+            raise DeploymentError(f"{name}={value} in .env has to be a port, 1 to 65535.")
+        found[name] = port = int(value)
+        if service not in ours and listened_on(port):
+            stop = "just down stops the demo, which runs" if demo_stack().is_up() else "Stop it"
+            raise DeploymentError(
+                f"Port {port} is taken by another process (sudo ss -ltnp 'sport = :{port}' names it). "
+                f"{stop}, or set another {name} in .env."
+            )
+    return found
 
 
 def down(_: argparse.Namespace) -> None:
@@ -77,12 +92,19 @@ def reset(arguments: argparse.Namespace) -> None:
     chosen = resets.RESETS[arguments.kind]
     check()
     say(f"Deletes: {chosen.deletes}\nKeeps: {chosen.keeps}")
-    if not arguments.yes and input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not arguments.yes and not _agreed():
         say("nothing was changed")
         return
     chosen.run()
     if chosen.starts_again:
         up(arguments)
+
+
+def _agreed() -> bool:
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise DeploymentError("\nThere is nobody to ask: --yes goes on unasked. Nothing was changed.") from None
 
 
 def say(text: str) -> None:

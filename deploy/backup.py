@@ -8,6 +8,7 @@ RabbitMQ has nothing to keep: it only rings, and what waits is rung again from R
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Final
 from core.store import keys
 from demo.stack import REPOSITORY
 from deploy import preparation
-from deploy.compose import ENVIRONMENT, DeploymentError, check, compose, running, show_compose
+from deploy.compose import ENVIRONMENT, DeploymentError, check, compose, running, show_compose, volume
 from tls import certs
 
 DATA: Final = "dump.rdb"
@@ -32,23 +33,26 @@ SET_UP: Final = "set-up.tar"
 MANIFEST: Final = "manifest.json"
 KEPT_IN: Final = REPOSITORY / "backups"
 PARTS: Final = [str(path.relative_to(REPOSITORY)) for path in (ENVIRONMENT, preparation.SECRETS, certs.FOLDER)]
-VOLUME: Final = "inference-server_redis"
 PAUSE_MS: Final = 5000
 """Writes wait while Redis counts and forks, a moment; should we die in between, they go on by themselves."""
 
 POLL_SECONDS: Final = 0.2
 
-_INSTALL: Final = """
+_STAGE: Final = """
 cd /data
 rm -rf restored && mkdir restored
+trap '[ $? = 0 ] || rm -rf restored' EXIT
 cat >restored/appendonly.aof.1.base.rdb
 echo 'file appendonly.aof.1.base.rdb seq 1 type b' >restored/appendonly.aof.manifest
 redis-check-aof restored/appendonly.aof.manifest
-rm -rf appendonlydir && mv restored appendonlydir
+chown -R redis:redis restored
 """
 """Redis with an append-only file never reads a dump.rdb: the snapshot becomes the base of such a file, which is of the
-same format. Checked by Redis's own tool before anything goes.
+same format. Checked by Redis's own tool before anything goes. The image gives files to Redis's user only where it knows
+them all.
 """
+
+_INSTALL: Final = "cd /data; rm -rf appendonlydir temp-rewriteaof-*.aof; mv restored appendonlydir"
 
 
 @dataclass(frozen=True)
@@ -191,13 +195,23 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
     preparation.derive()
     if not yes:
         _refuse_to_replace()
+    in_volume = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "redis", "-ec")
+    _feed(folder / DATA, *in_volume, _STAGE)
     show_compose("down", "--remove-orphans")
-    _feed(folder / DATA, "run", "--rm", "--no-deps", "-T", "redis", "sh", "-ec", _INSTALL)
+    compose(*in_volume, _INSTALL)
     show_compose("up", "--detach", "--wait", "redis")
     if (held := Redis().held()) != manifest.held:
         raise DeploymentError(f"Redis has {held} instead of {manifest.held}: just logs redis")
     show_compose("up", "--detach", "--wait", "--build")
     return manifest
+
+
+def _be_the_only_one() -> None:
+    """Until this process ends: there is one snapshot at a time, and one name for what is being restored."""
+    try:
+        fcntl.flock(os.open(REPOSITORY, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DeploymentError("Another backup or restore is going on here: wait for its end") from None
 
 
 def _check() -> None:
@@ -208,7 +222,7 @@ def _check() -> None:
 
 def _refuse_to_replace() -> None:
     listed = subprocess.run(["docker", "volume", "ls", "--quiet"], capture_output=True, text=True, check=True).stdout
-    if VOLUME not in listed.split():
+    if volume("redis") not in listed.split():
         return  # a new machine
     replace = "just restore FOLDER --yes replaces what is there"
     try:
@@ -275,6 +289,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder, started = arguments.folder.resolve(), time.monotonic()
     try:
+        _be_the_only_one()
         if arguments.command == "make":
             manifest = backup(folder)
             size = sum(path.stat().st_size for path in folder.iterdir())

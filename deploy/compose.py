@@ -1,13 +1,18 @@
 """Docker Compose, as the recipes call it: in the repository's folder, with its .env."""
 
+import json
+import re
 import subprocess
 from typing import Final
 
 from demo.stack import REPOSITORY
 
 ENVIRONMENT: Final = REPOSITORY / ".env"
-OLDEST: Final = (2, 20)
-"""The first Compose that waits for what depends on something that waits."""
+HTTPS_PORT: Final = 443
+OLDEST: Final = (2, 24)
+"""The first Compose that takes an env_file that need not be there."""
+
+_LINE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*(.*?)[ \t]*$")
 
 INSTALLATION: Final = """\
 Install Docker's engine (https://docs.docker.com/engine/install), or your distribution's: docker.io with \
@@ -20,9 +25,12 @@ class DeploymentError(Exception):
 
 def compose(*arguments: str) -> str:
     """What Compose answers; raises DeploymentError in its words."""
-    done = subprocess.run(
-        ["docker", "compose", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["docker", "compose", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise DeploymentError(f"Docker is missing. {INSTALLATION}") from None
     if done.returncode:
         raise DeploymentError(f"docker compose {arguments[0]}: {done.stderr.strip()}")
     return done.stdout
@@ -61,3 +69,25 @@ def running() -> list[str]:
     if not ENVIRONMENT.exists():
         return []
     return compose("ps", "--services", "--status", "running").split()
+
+
+def volume(name: str) -> str:
+    """What the engine calls the volume, whose name begins with the project's."""
+    return str(json.loads(compose("config", "--format", "json"))["volumes"][name]["name"])
+
+
+def parse_env(text: str) -> dict[str, str]:
+    """A .env as Compose reads it, but for quotes over several lines and variables in values."""
+    found = {}
+    for line in text.splitlines():
+        if not line.lstrip().startswith("#") and (match := _LINE.match(line)):
+            name, value = match.groups()
+            quoted = re.match(r"""(["'])(.*?)\1""", value)
+            found[name] = quoted[2] if quoted else re.split(r"\s+#", value)[0]
+    return found
+
+
+def gateway_url(host: str, port: int) -> str:
+    """Where clients reach it; an IPv6 address stands in brackets."""
+    name = f"[{host}]" if ":" in host else host
+    return f"https://{name}" if port == HTTPS_PORT else f"https://{name}:{port}"

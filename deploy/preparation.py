@@ -10,12 +10,12 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from demo.stack import REPOSITORY
-from deploy.compose import ENVIRONMENT
+from deploy.compose import ENVIRONMENT, DeploymentError, parse_env
 from tls import certs
 
 SECRETS: Final = REPOSITORY / "secrets"
@@ -24,13 +24,27 @@ DEFINITIONS: Final = REPOSITORY / "deploy" / "rabbitmq-definitions.json"
 CONFIGURATIONS: Final = (REPOSITORY / "deploy" / "redis.conf", REPOSITORY / "deploy" / "rabbitmq.conf")
 DRIVER: Final = Path("/proc/driver/nvidia")
 PASSWORDS: Final = ("core_token", "redis_password", "rabbitmq_password")
+READ_AT_START: Final[Mapping[str, Sequence[Path]]] = {
+    "redis": (CONFIGURATIONS[0], SECRETS / "redis_users"),
+    "rabbitmq": (CONFIGURATIONS[1], SECRETS / "rabbitmq_definitions"),
+    "core": tuple(SECRETS / name for name in PASSWORDS),
+    "gateway": (SECRETS / "core_token", certs.Certificates(certs.FOLDER).cert),
+    "gpu_agent": (SECRETS / "core_token", SECRETS / "rabbitmq_password"),
+}
+"""Which files a service reads once: it is to be started anew when one of them has changed."""
 GiB: Final = 2**30
 
 
 def prepare(domain: str) -> Iterator[str]:
-    """Make what is missing; yields a line for each thing. Raises certs.CertificatesInTheWayError."""
+    """Make what is missing, for the domain that .env says once there is one; yields a line for each thing.
+
+    Raises certs.DomainError before anything is written, and certs.CertificatesInTheWayError.
+    """
     if ENVIRONMENT.exists():
-        yield f"{_shown(ENVIRONMENT)}  kept; it says DOMAIN={settings().get('DOMAIN')}"
+        domain = settings().get("DOMAIN", domain)
+    certs.check(domain)
+    if ENVIRONMENT.exists():
+        yield f"{_shown(ENVIRONMENT)}  kept; it says DOMAIN={domain}"
     else:
         text = filled_in(EXAMPLE.read_text(), {"DOMAIN": domain, **_seen_here()})
         _write(ENVIRONMENT, text, mode=0o644)
@@ -43,27 +57,29 @@ def prepare(domain: str) -> Iterator[str]:
         else:
             _write(path, secrets.token_urlsafe(), mode=0o644)
             yield f"{_shown(path)}  made"
-    derive()
     yield f"{_shown(certs.FOLDER)}  {_certificate(domain)}"
+    derive()
 
 
 def derive() -> None:
-    """Write what Redis and RabbitMQ get instead of their passwords: hashes, and what else stands in those files."""
+    """Write what Redis and RabbitMQ get instead of their passwords: hashes, and what else stands in those files; and
+    for each service the digest of what it reads, without which Compose wouldn't see that a file has changed.
+    """
+    for name in PASSWORDS:
+        if not (SECRETS / name).exists():
+            raise DeploymentError(f"{_shown(SECRETS / name)} is missing: just init DOMAIN makes it.")
     for path in CONFIGURATIONS:
         path.chmod(0o644)  # a strict umask would keep it from the containers' users
     for name, made_of, derived in _DERIVED:
-        text = derived((SECRETS / made_of).read_text().strip())
-        path = SECRETS / name
-        if not path.exists() or path.read_text() != text:
-            path.unlink(missing_ok=True)
-            _write(path, text, mode=0o644)
+        _keep_up(SECRETS / name, derived((SECRETS / made_of).read_text().strip()))
+    for service, paths in READ_AT_START.items():
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths if path.exists())).hexdigest()
+        _keep_up(SECRETS / f"{service}.env", f"READ_AT_START={digest[:12]}\n")
 
 
 def settings() -> dict[str, str]:
     """What .env says."""
-    lines = (line.strip() for line in ENVIRONMENT.read_text().splitlines())
-    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    return {name.strip(): value.strip().strip("'\"") for name, value in pairs}
+    return parse_env(ENVIRONMENT.read_text())
 
 
 def filled_in(text: str, values: Mapping[str, str]) -> str:
@@ -115,6 +131,13 @@ def _certificate(domain: str) -> str:
     certs.make(certs.FOLDER, domain)
     certs.FOLDER.chmod(0o755)  # the gateway's user goes in; its files say who reads what
     return f"made: a certificate for {domain}; clients trust {_shown(files.ca_cert)}"
+
+
+def _keep_up(path: Path, text: str) -> None:
+    """A file that is as it should be isn't touched."""
+    if not path.exists() or path.read_text() != text:
+        path.unlink(missing_ok=True)
+        _write(path, text, mode=0o644)
 
 
 def _write(path: Path, text: str, *, mode: int) -> None:

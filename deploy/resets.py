@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from deploy import preparation
-from deploy.compose import ENVIRONMENT, compose, show_compose
+from deploy.compose import ENVIRONMENT, DeploymentError, compose, show_compose, volume
 from tls import certs
 
-RABBITMQ_VOLUME: Final = "inference-server_rabbitmq"
 AGENT_LABEL: Final = "inference-server.agent"
 
 
@@ -25,7 +24,7 @@ class Reset:
 def _soft() -> None:
     """RabbitMQ only rings: what waits is rung again from Redis."""
     show_compose("down", "--remove-orphans")
-    _remove_volumes(RABBITMQ_VOLUME)
+    _docker("volume", "rm", "--force", volume("rabbitmq"))
 
 
 def _volumes() -> None:
@@ -37,8 +36,11 @@ def _all() -> None:
     # The agent writes there as root, which who calls this need not be.
     clear = 'find "$WORK_DIR" -mindepth 1 -delete'
     compose("run", "--rm", "--no-deps", "--no-TTY", "gpu_agent", "sh", "-c", clear)
-    agent = preparation.settings()["AGENT_NAME"]
-    _remove_volumes(*_docker("volume", "ls", "--quiet", "--filter", f"label={AGENT_LABEL}={agent}").split())
+    theirs = ("--quiet", "--filter", f"label={AGENT_LABEL}={preparation.settings()['AGENT_NAME']}")
+    if containers := _docker("ps", "--all", *theirs).split():  # of tasks, which an agent that was killed leaves
+        _docker("rm", "--force", *containers)
+    if volumes := _docker("volume", "ls", *theirs).split():
+        _docker("volume", "rm", "--force", *volumes)
     show_compose("down", "--remove-orphans", "--volumes", "--rmi", "all")
     if certs.Certificates(certs.FOLDER).ca_key.exists():
         shutil.rmtree(certs.FOLDER)
@@ -69,10 +71,8 @@ RESETS: Final = {
 }
 
 
-def _remove_volumes(*names: str) -> None:
-    if names:
-        _docker("volume", "rm", "--force", *names)
-
-
 def _docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DeploymentError(f"docker {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import ipaddress
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ SERVER_LIFE = timedelta(days=397)  # the longest that browsers accept
 RENEW_BEFORE = timedelta(days=30)
 BACKDATED = timedelta(hours=1)  # a client's clock may be behind ours
 
+_HOST_NAME = re.compile(r"(?!.{254})(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
+
 _KEY_USAGES = (
     "digital_signature",
     "content_commitment",
@@ -40,6 +43,10 @@ _KEY_USAGES = (
     "encipher_only",
     "decipher_only",
 )
+
+
+class DomainError(ValueError):
+    """Neither a host's name nor an IP address."""
 
 
 class CertificatesInTheWayError(Exception):
@@ -79,7 +86,7 @@ def make(folder: Path, domain: str, *, force: bool = False) -> Certificates:
     """Issue a server certificate for `domain`, localhost and the loopback addresses; make the authority when absent.
 
     Raises CertificatesInTheWayError, and changes nothing, when that would replace files that aren't this authority's;
-    `force` replaces them.
+    `force` replaces them. Raises DomainError when there can be no certificate for `domain`.
     """
     names = _subject_alternative_names(domain)
     files = Certificates(folder)
@@ -96,6 +103,11 @@ def make(folder: Path, domain: str, *, force: bool = False) -> Certificates:
     _write(files.key, _key_pem(key), mode=0o640)
     _write(files.cert, _cert_pem(cert), mode=0o644)
     return files
+
+
+def check(domain: str) -> None:
+    """Raises DomainError unless there can be a certificate for it."""
+    _general_name(domain)
 
 
 def ensure(folder: Path, domain: str) -> Certificates:
@@ -214,7 +226,11 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name.encode("idna").decode())
+        with contextlib.suppress(UnicodeError):
+            encoded = name.encode("idna").decode()
+            if _HOST_NAME.fullmatch(encoded):
+                return x509.DNSName(encoded)
+    raise DomainError(f"{name!r} is neither a host's name nor an IP address; scheme, port and path aren't part of it")
 
 
 def _cert_pem(cert: x509.Certificate) -> bytes:
@@ -238,6 +254,8 @@ def _replacing(path: Path, mode: int) -> Iterator[int]:
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
+        with contextlib.suppress(PermissionError):  # another's folder: who writes there isn't of its group
+            os.fchown(descriptor, -1, path.parent.stat().st_gid)  # with sudo, too, the gateway's group reads the key
         os.fchmod(descriptor, mode)  # whatever the umask
         yield descriptor
         new.replace(path)
@@ -259,8 +277,8 @@ def main() -> int:
     except CertificatesInTheWayError as problem:
         sys.stderr.write(f"{problem}.\nMove your own files away, or replace them with --force.\n")
         return 1
-    except UnicodeError:
-        sys.stderr.write(f"{arguments.domain!r} is no domain name.\n")
+    except DomainError as problem:
+        sys.stderr.write(f"{problem}.\n")
         return 1
     for path, what in (
         (files.cert, "the gateway serves it"),

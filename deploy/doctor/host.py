@@ -50,7 +50,7 @@ def disk(site: Site) -> Iterator[Finding]:
         f"the engine's {root}",
         _look_at(root),
         needed_mb=min_free_mb,
-        fix="`docker system df` shows what takes the room, `docker image prune --all` removes images that nothing uses",
+        fix="`docker system df` shows what takes the room, `docker image prune && docker builder prune` makes some",
     )
     yield judge_redis_disk(_look_at(root), maxmemory)
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from deploy.compose import gateway_url
 from deploy.doctor.finding import Finding, broken, ok, warning
 from deploy.doctor.site import Container, Site
 from tls.certs import Certificates
@@ -111,7 +112,7 @@ def answers(site: Site) -> Iterator[Finding]:
         own = Certificates(site.certificates).ca_cert
         context = ssl.create_default_context(cafile=str(own) if own.exists() else None)
         for name in dict.fromkeys(("localhost", site.setting("DOMAIN") or "localhost")):
-            yield _judge_ready(f"https://{name}:{port}", context)
+            yield _judge_ready(gateway_url(name, port), context)
 
 
 def _judge_ready(url: str, context: ssl.SSLContext | None) -> Finding:

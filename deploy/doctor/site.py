@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from demo.stack import REPOSITORY
+from deploy.compose import parse_env
 
 COMMAND_SECONDS: Final = 15.0
 NOT_FOUND: Final = 127
 TOO_SLOW: Final = 124
 PROJECT: Final = "inference-server"
-_LINE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=[ \t]*(.*?)[ \t]*$")
 _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -141,17 +141,6 @@ class Site:
         )  # fails if one has gone since, and lists the rest
         found = [_container(inspected) for inspected in json.loads(said.out or "[]")]
         return {container.service: container for container in found}
-
-
-def parse_env(text: str) -> dict[str, str]:
-    """A .env as Compose reads it, but for quotes over several lines and variables in values."""
-    found = {}
-    for line in text.splitlines():
-        if not line.lstrip().startswith("#") and (match := _LINE.match(line)):
-            name, value = match.groups()
-            quoted = re.match(r"""(["'])(.*?)\1""", value)
-            found[name] = quoted[2] if quoted else re.split(r"\s+#", value)[0]
-    return found
 
 
 def size(text: str) -> int | None:

@@ -39,13 +39,13 @@ class Site:
 
     def deploy(self, *arguments: str) -> str:
         """What the recipe of that name does, as `just` calls it; all that it said."""
-        return self._run(sys.executable, "-m", "deploy", *arguments)
+        return self.run(sys.executable, "-m", "deploy", *arguments)
 
     def compose(self, *arguments: str) -> str:
-        return self._run("docker", "compose", *arguments)
+        return self.run("docker", "compose", *arguments)
 
     def inspect(self, service: str) -> dict[str, Any]:
-        [found] = json.loads(self._run("docker", "inspect", self.compose("ps", "--quiet", service).strip()))
+        [found] = json.loads(self.run("docker", "inspect", self.compose("ps", "--quiet", service).strip()))
         return dict(found)
 
     def secret(self, name: str) -> str:
@@ -59,7 +59,8 @@ class Site:
             text = re.sub(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
         file.write_text(text)
 
-    def _run(self, *command: str) -> str:
+    def run(self, *command: str) -> str:
+        """All that it said."""
         done = self.host.run(*command, cwd=self.folder, env=self.environment)
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -73,7 +74,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site = Site(host, folder / "clone")
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(site.folder)], check=True)
         site.deploy("init", "localhost")
-        os.chown(site.folder / "tls" / "certs" / "server.key", -1, OPERATORS_GROUP)
+        for path in (certificates := site.folder / "tls" / "certs", certificates / "server.key"):
+            os.chown(path, -1, OPERATORS_GROUP)
         site.set(
             CERTS_GROUP=str(OPERATORS_GROUP),
             WORK_DIR="/run/inference-server",

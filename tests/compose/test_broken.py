@@ -126,11 +126,13 @@ def test_a_port_that_a_container_has(fresh: Site) -> None:
 def test_a_disk_that_is_full(fresh: Site, tmp_path: Path) -> None:
     """With less room than an agent needs to take tasks."""
     fresh.set(WORK_DIR=str(tmp_path))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], check=True)
+    mounted = run(fresh, "mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path))
+    assert mounted.returncode == 0, mounted.stderr
     try:
         [found] = broken(doctor(fresh))
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        unmounted = run(fresh, "umount", str(tmp_path))
+    assert unmounted.returncode == 0, unmounted.stderr
     assert found["check"] == "disk"
     assert "64 MiB free; with less than 1024" in found["seen"]
     assert broken(doctor(fresh)) == []

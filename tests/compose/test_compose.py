@@ -171,12 +171,31 @@ def test_images_know_no_time(site: Site) -> None:
 
 def test_a_taken_port_is_named(site: Site) -> None:
     """Before anything is changed."""
-    site.compose("stop", "gateway")
-    with socket.create_server(("", 443)):
-        refused = site.host.run(sys.executable, "-m", "deploy", "up", cwd=site.folder, env=site.environment)
-    assert refused.returncode == 1
-    assert "Port 443 is taken by another process" in refused.stderr
+    site.compose("stop", "gateway", "core")
+    for port in (443, 7000):
+        with socket.create_server(("", port)):
+            refused = site.host.run(sys.executable, "-m", "deploy", "up", cwd=site.folder, env=site.environment)
+        assert refused.returncode == 1
+        assert f"Port {port} is taken by another process" in refused.stderr
     site.compose("up", "--detach", "--wait")
+
+
+def test_up_takes_what_has_changed(site: Site, api: Api) -> None:
+    """A new certificate, and a Redis configured anew; nothing else is replaced."""
+    before = {service: site.inspect(service)["Id"] for service in SERVICES}
+    site.run(sys.executable, "-m", "tls.certs", "localhost")
+    with (site.folder / "deploy" / "redis.conf").open("a") as configuration:
+        configuration.write("hz 20\n")
+    site.deploy("up")
+    assert {name for name, found in before.items() if site.inspect(name)["Id"] != found} == {"redis", "gateway"}
+    assert api.get("/healthz").status_code == 200
+
+
+def test_volumes_are_the_projects_own(site: Site) -> None:
+    """Whatever .env calls the project."""
+    asked = ("import deploy.compose as compose; print(compose.volume('redis'))",)
+    named = ("env", "COMPOSE_PROJECT_NAME=other", sys.executable, "-c", *asked)
+    assert site.run(*named).strip() == "other_redis"
 
 
 def test_the_agent_looks_at_the_engines_disk(site: Site) -> None:

@@ -21,13 +21,25 @@ KEPT_IN: Final = REPOSITORY / ".tools" / "lab"
 SUITE: Final = "trixie"
 CA_BUNDLE: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# As the official images: root gives the data folder to the server's user and becomes that user.
-_ENTRYPOINT: Final = """\
+# As the official images: root gives the data folder to the server's user and becomes that user. Redis's keeps what it
+# writes to itself, and gives away nothing where a file lies that it doesn't know.
+_REDIS_ENTRYPOINT: Final = """\
 #!/bin/sh
 set -e
-if [ "$1" = {command} ] && [ "$(id -u)" = 0 ]; then
-  find {folder} ! -user {user} -exec chown {user} '{{}}' +
-  exec setpriv --reuid={user} --regid={user} --clear-groups "$0" "$@"
+[ "$(umask)" != 0022 ] || umask 0077
+if [ "$1" = redis-server ] && [ "$(id -u)" = 0 ]; then
+  unknown=$(find . -mindepth 1 -maxdepth 1 ! -name '*.rdb' ! -name appendonlydir -print -quit)
+  [ -n "$unknown" ] || find . ! -user redis -exec chown redis '{}' +
+  exec setpriv --reuid=redis --regid=redis --clear-groups "$0" "$@"
+fi
+exec "$@"
+"""
+_RABBITMQ_ENTRYPOINT: Final = """\
+#!/bin/sh
+set -e
+if [ "$1" = rabbitmq-server ] && [ "$(id -u)" = 0 ]; then
+  find /var/lib/rabbitmq ! -user rabbitmq -exec chown rabbitmq '{}' +
+  exec setpriv --reuid=rabbitmq --regid=rabbitmq --clear-groups "$0" "$@"
 fi
 exec "$@"
 """
@@ -41,6 +53,8 @@ class Base:
     packages: Sequence[str]
     changes: Sequence[str] = ()
     entrypoint: str = ""
+    data: str = ""
+    """The folder of the user that has the base's name."""
 
 
 BASES: Final = (
@@ -49,7 +63,8 @@ BASES: Final = (
         "redis",
         ("redis-server",),
         ("VOLUME /data", "WORKDIR /data", 'ENTRYPOINT ["docker-entrypoint.sh"]', 'CMD ["redis-server"]'),
-        _ENTRYPOINT.format(command="redis-server", folder="/data", user="redis"),
+        _REDIS_ENTRYPOINT,
+        "/data",
     ),
     Base(
         "rabbitmq",
@@ -61,7 +76,8 @@ BASES: Final = (
             'ENTRYPOINT ["docker-entrypoint.sh"]',
             'CMD ["rabbitmq-server"]',
         ),
-        _ENTRYPOINT.format(command="rabbitmq-server", folder="/var/lib/rabbitmq", user="rabbitmq"),
+        _RABBITMQ_ENTRYPOINT,
+        "/var/lib/rabbitmq",
     ),
 )
 
@@ -129,7 +145,8 @@ def _make(base: Base, archive: Path) -> None:
         entrypoint = root / "usr/local/bin/docker-entrypoint.sh"
         entrypoint.write_text(base.entrypoint)
         entrypoint.chmod(0o755)
-        (root / "data").mkdir()
+    if base.data:
+        _within(root, f"install --directory --owner={base.name} {base.data}")
     new = archive.with_suffix(".new")
     with tarfile.open(new, "w") as tar:
         tar.add(root, arcname=".")

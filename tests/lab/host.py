@@ -107,8 +107,14 @@ class Host:
         """Stop the engine, and with it all containers."""
         if self._engine is not None:
             self._engine.send_signal(signal.SIGTERM)
-            self._engine.wait(timeout=STOP_SECONDS)
-            self._engine = None
+            try:
+                self._engine.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._engine.kill()  # else what it has mounted keeps all of the host from going
+                self._engine.wait()
+                raise
+            finally:
+                self._engine = None
 
     def run(
         self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_seconds: float = 600

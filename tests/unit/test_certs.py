@@ -1,12 +1,13 @@
 """The certificates are what strict clients accept, and nothing of the operator's is overwritten."""
 
+import os
 import ssl
 import stat
 from pathlib import Path
 
 import pytest
 
-from tls.certs import CertificatesInTheWayError, ensure, make
+from tls.certs import CertificatesInTheWayError, DomainError, ensure, make
 
 
 def handshake(*, folder: Path, ca_cert: Path, hostname: str) -> None:
@@ -52,6 +53,20 @@ def test_keys_are_private_and_nothing_else_is_left(tmp_path: Path) -> None:
     make(tmp_path, "localhost")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes == {"ca.crt": 0o644, "ca.key": 0o600, "server.crt": 0o644, "server.key": 0o640}
+
+
+@pytest.mark.parametrize("domain", ["", "a..b", "https://models.example.org:443", "[2001:db8::1]", "a b", "a" * 64])
+def test_no_domain_makes_nothing(tmp_path: Path, domain: str) -> None:
+    with pytest.raises(DomainError, match="neither a host's name nor an IP address"):
+        make(tmp_path / "certs", domain)
+    assert not (tmp_path / "certs").exists()
+
+
+def test_a_key_is_for_its_folders_group(tmp_path: Path) -> None:
+    """Whoever makes it: an operator, or root in the operator's place."""
+    groups = {os.getgid(), *os.getgroups(), *([4242] if os.getuid() == 0 else [])}
+    os.chown(tmp_path, -1, max(groups))
+    assert make(tmp_path, "localhost").key.stat().st_gid == max(groups)
 
 
 def test_another_domain_is_issued_under_the_same_authority(tmp_path: Path) -> None:

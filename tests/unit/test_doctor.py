@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.compose import gateway_url, parse_env
 from deploy.doctor import certificate, docker, host, ports, services, settings
 from deploy.doctor.__main__ import CHECKS, Row, examine, shown
 from deploy.doctor.finding import Finding, broken, ok, warning
 from deploy.doctor.host import Disk, MiB
 from deploy.doctor.ports import Process
-from deploy.doctor.site import Container, Said, Site, parse_env, size
+from deploy.doctor.site import Container, Said, Site, size
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -171,6 +172,18 @@ def test_the_last_trouble_is_quoted() -> None:
 def test_env_is_read_as_compose_does() -> None:
     text = "# A=0\nA=1\n B = two words # comment\nC='x # y'\nexport D=\nE=a=b"
     assert parse_env(text) == {"A": "1", "B": "two words", "C": "x # y", "D": "", "E": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        ("models.example.org", 443, "https://models.example.org"),
+        ("192.0.2.7", 8443, "https://192.0.2.7:8443"),
+        ("2001:db8::7", 8443, "https://[2001:db8::7]:8443"),
+    ],
+)
+def test_where_clients_reach_the_gateway(host: str, port: int, expected: str) -> None:
+    assert gateway_url(host, port) == expected
 
 
 @pytest.mark.parametrize(
