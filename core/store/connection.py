@@ -134,15 +134,17 @@ class Connection:
         """Each primary's answers, or why it has none: it must also be one that its cluster lets answer for its keys."""
 
         async def each(shard: Shard) -> list[Any] | ContractError:
+            async def attempt() -> list[Any]:
+                _, *answers = _raise_first(await _pipelined(shard, [("EXISTS", shard.marker), *commands]))
+                return answers
+
             try:
-                with translated(), self._doubting():
-                    async with asyncio.timeout(SHARD_SECONDS if self.is_spread else None):
-                        _, *answers = _raise_first(await _pipelined(shard, [("EXISTS", shard.marker), *commands]))
+                async with asyncio.timeout(SHARD_SECONDS if self.is_spread else None):
+                    return await self._tried(attempt)
             except ContractError as error:
                 return error
             except TimeoutError as error:
                 return _unavailable(error)
-            return answers
 
         with translated():
             layout = await self._servers.layout()
