@@ -28,7 +28,7 @@ from tests.waiting import eventually
 README = (REPOSITORY / "README.md").read_text()
 DOMAIN = "inference.example.org"
 NETWORKS = ("inference-server_frontend", "inference-server_backend")
-NEEDED_GIB = 8
+NEEDED_GIB = 6
 SUBNETS = "172.30.0.0/16"  # the swarm's usual third one is the way out's
 JUST = f'just() {{ {Path(sys.executable).with_name("just")} --no-deps --set python {sys.executable} "$@"; }}'
 # The engine's own /run: three hosts share this machine's disk.
