@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from demo.__main__ import demo_stack
 from deploy import preparation, resets, swarm
-from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, running, show_compose
+from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, refuse_on_swarm, running, show_compose
 from deploy.ports import listened_on
 from tls import certs
 
@@ -24,6 +24,7 @@ def init(arguments: argparse.Namespace) -> None:
 
 def up(_: argparse.Namespace) -> None:
     check()
+    refuse_on_swarm("just swarm-update replaces what changed")
     settings = preparation.settings()
     ports, domain = _ports(settings), settings.get("DOMAIN") or "localhost"
     if certs.Certificates(certs.FOLDER).ca_key.exists():
@@ -91,6 +92,10 @@ def logs(arguments: argparse.Namespace) -> None:
 def reset(arguments: argparse.Namespace) -> None:
     chosen = resets.RESETS[arguments.kind]
     check()
+    refuse_on_swarm(
+        "docker stack rm inference-server stops it on all hosts, docker volume rm inference-server_rabbitmq deletes "
+        "what RabbitMQ holds, docker volume rm inference-server_redis all models and tasks, just swarm-update starts it"
+    )
     say(f"Deletes: {chosen.deletes}\nKeeps: {chosen.keeps}")
     if not arguments.yes and not _agreed():
         say("nothing was changed")

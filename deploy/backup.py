@@ -25,7 +25,7 @@ from typing import Final
 from core.store import keys
 from demo.stack import REPOSITORY
 from deploy import preparation
-from deploy.compose import ENVIRONMENT, DeploymentError, check, compose, running, show_compose, volume
+from deploy.compose import ENVIRONMENT, DeploymentError, check, compose, on_swarm, refuse_on_swarm, show_compose, volume
 from tls import certs
 
 DATA: Final = "dump.rdb"
@@ -33,6 +33,7 @@ SET_UP: Final = "set-up.tar"
 MANIFEST: Final = "manifest.json"
 KEPT_IN: Final = REPOSITORY / "backups"
 PARTS: Final = [str(path.relative_to(REPOSITORY)) for path in (ENVIRONMENT, preparation.SECRETS, certs.FOLDER)]
+OF_SWARM: Final = "label=com.docker.swarm.service.name=inference-server_redis"
 PAUSE_MS: Final = 5000
 """Writes wait while Redis counts and forks, a moment; should we die in between, they go on by themselves."""
 
@@ -104,14 +105,28 @@ class Manifest:
 
 
 class Redis:
-    """The running one, through its container's own tools."""
+    """The running one on this host, Compose's or the swarm's, through its container's own tools.
+
+    Raises DeploymentError when there is none.
+    """
 
     def __init__(self) -> None:
+        if on_swarm():
+            # The oldest: while one stops, the next one waits for the lock.
+            [*_, self.container] = ["", *_docker("ps", "--quiet", "--filter", OF_SWARM).split()]
+        else:
+            self.container = compose("ps", "--quiet", "--status", "running", "redis").strip()
+        if not self.container:
+            raise DeploymentError(
+                "The swarm's Redis doesn't run on this host: docker service ps inference-server_redis says where"
+                if on_swarm()
+                else "Redis doesn't run: just up starts it"
+            )
         self._password = (preparation.SECRETS / "redis_password").read_text().strip()
 
     def ask(self, *lines: str) -> list[str]:
         """Each command's answer, in a line; raises DeploymentError in Redis's words."""
-        command = ["docker", "compose", "exec", "-T", "redis", "sh", "-c"]
+        command = ["docker", "exec", "--interactive", self.container, "sh", "-c"]
         script = "read -r REDISCLI_AUTH; export REDISCLI_AUTH; exec redis-cli --no-auth-warning -e"
         told = "\n".join((self._password, *lines, ""))  # not in an argument, which all of the host could see
         done = subprocess.run(
@@ -157,19 +172,17 @@ def backup(folder: Path) -> Manifest:
     _check()
     if folder.exists():
         raise DeploymentError(f"{folder} exists: name a folder that doesn't")
-    if "redis" not in running():
-        raise DeploymentError("Redis doesn't run: just up starts it")
+    redis = Redis()
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.unfinished")
     if new.exists():
         shutil.rmtree(new)  # of a backup that was interrupted
     new.mkdir(mode=0o700)
     try:
-        redis = Redis()
         taken, held = datetime.now(UTC), redis.snapshot()
-        compose("cp", f"redis:/data/{DATA}", str(new / DATA))
-        compose("exec", "-T", "redis", "rm", f"/data/{DATA}")
-        _feed(new / DATA, "exec", "-T", "redis", "redis-check-rdb", "/dev/stdin")
+        _docker("cp", f"{redis.container}:/data/{DATA}", str(new / DATA))
+        _docker("exec", redis.container, "rm", f"/data/{DATA}")
+        _feed(new / DATA, "exec", "--interactive", redis.container, "redis-check-rdb", "/dev/stdin")
         parts = [part for part in PARTS if (REPOSITORY / part).exists()]
         _tar("--create", new / SET_UP, *parts)
         files = {name: sha256(new / name) for name in (DATA, SET_UP)}
@@ -192,11 +205,12 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
     manifest = Manifest.read(folder)
     _put_back_set_up(folder / SET_UP)
     _check()
+    refuse_on_swarm("just restore is for a system of one host; README's More hosts says how its data becomes a swarm's")
     preparation.derive()
     if not yes:
         _refuse_to_replace()
     in_volume = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "redis", "-ec")
-    _feed(folder / DATA, *in_volume, _STAGE)
+    _feed(folder / DATA, "compose", *in_volume, _STAGE)
     show_compose("down", "--remove-orphans")
     compose(*in_volume, _INSTALL)
     show_compose("up", "--detach", "--wait", "redis")
@@ -238,10 +252,17 @@ def _feed(data: Path, *arguments: str) -> None:
     """To a tool of Redis's, which reads it to the end; raises DeploymentError in its words."""
     with data.open("rb") as stdin:
         done = subprocess.run(
-            ["docker", "compose", *arguments], cwd=REPOSITORY, stdin=stdin, capture_output=True, text=True, check=False
+            ["docker", *arguments], cwd=REPOSITORY, stdin=stdin, capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise DeploymentError(f"Redis refuses {data}, and nothing was changed: {(done.stdout + done.stderr)[-2000:]}")
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DeploymentError(f"docker {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _put_back_set_up(archive: Path) -> None:

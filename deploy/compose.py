@@ -9,6 +9,7 @@ from demo.stack import REPOSITORY
 
 ENVIRONMENT: Final = REPOSITORY / ".env"
 HTTPS_PORT: Final = 443
+OF_STACK: Final = "label=com.docker.stack.namespace=inference-server"
 OLDEST: Final = (2, 24)
 """The first Compose that takes an env_file that need not be there."""
 
@@ -62,6 +63,23 @@ def check() -> None:
             f"The Docker engine doesn't answer: {engine.stderr.strip()}\n"
             "Start it (sudo systemctl start docker), or let this user reach it (group docker)."
         )
+
+
+def refuse_on_swarm(instead: str) -> None:
+    """Compose's system would be a second one, on the same data. Raises DeploymentError."""
+    if on_swarm():
+        raise DeploymentError(f"This host runs the swarm's system: {instead}")
+
+
+def on_swarm() -> bool:
+    """Whether the swarm's system runs on this host, or is managed here: only a manager knows of services."""
+    asked = (["service", "ls"], ["ps"])
+    return any(
+        subprocess.run(
+            ["docker", *what, "--quiet", "--filter", OF_STACK], capture_output=True, text=True, check=False
+        ).stdout
+        for what in asked
+    )
 
 
 def running() -> list[str]:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from demo.stack import REPOSITORY
 from deploy import preparation
-from deploy.compose import DeploymentError, check, show_compose
+from deploy.compose import OF_STACK, DeploymentError, check, show_compose
 from tls import certs
 
 STACK: Final = "inference-server"
@@ -30,18 +31,22 @@ class SwarmError(DeploymentError):
 
 
 def init(arguments: argparse.Namespace) -> None:
-    """What is there already stays: a swarm, and networks, be they encrypted or not."""
+    """What is there already stays: a swarm, the host with the data, and networks, be they encrypted or not."""
     check()
+    if {*NETWORKS} & {*_networks("driver=bridge")}:
+        raise DeploymentError("Compose's networks have the names of the swarm's: just down first.")
     if _docker("info", "--format", "{{.Swarm.LocalNodeState}}").strip() != "active":
         _docker("swarm", "init", "--advertise-addr", arguments.address, *arguments.options)
     node, name = _docker("info", "--format", "{{.Swarm.NodeID}} {{.Name}}").split()
-    _docker("node", "update", "--label-add", DATA_LABEL, node)
-    present = _docker("network", "ls", "--format", "{{.Name}}").split()
+    if not _docker("node", "ls", "--quiet", "--filter", f"node.label={DATA_LABEL}"):
+        _docker("node", "update", "--label-add", DATA_LABEL, node)
+    present = _networks("scope=swarm")
     for network in NETWORKS:
         if network not in present:
             _docker("network", "create", "--driver", "overlay", "--attachable", "--opt", "encrypted", network)
     update(arguments)
-    say(f"For an agent on this host:\n  docker node update --label-add {AGENT_LABEL} {name}\nNext: just swarm-join")
+    say(f"For an agent on this host:\n  {_make_work_dir()}\n  docker node update --label-add {AGENT_LABEL} {name}")
+    say("Next: just swarm-join")
 
 
 def join(arguments: argparse.Namespace) -> None:
@@ -51,26 +56,39 @@ def join(arguments: argparse.Namespace) -> None:
     [command] = [line.strip() for line in told.splitlines() if "docker swarm join" in line]
     command = command.replace("--token", "--advertise-addr ITS_ADDRESS --token")
     say("On the new host, as root; the token is a secret:")
-    say(f"  mkdir -p {preparation.settings()['WORK_DIR']}\n  {command}")
+    say(f"  {_make_work_dir()}\n  {command}")
     say(f"Then here, for an agent on it:\n  docker node update --label-add {AGENT_LABEL} ITS_NAME")
 
 
 def update(_: argparse.Namespace) -> None:
-    """Build, push, replace what changed, and wait until it runs. What doesn't start is taken back by the swarm."""
+    """Build, push, replace what changed, and wait until it runs. What doesn't start is taken back by the swarm.
+
+    As with Compose, the shell's settings come before .env's.
+    """
     check()
     preparation.derive()
-    settings = preparation.settings()
+    settings = {**preparation.settings(), **os.environ}
     show_compose("build", *OURS)
     if _names_a_registry(settings["IMAGES"]):
         for service in OURS:  # the first one takes the layers along that they share
             show_compose("push", "--quiet", service)
     started = time.monotonic()
     command = ["docker", "stack", "deploy", "--compose-file", str(STACK_FILE), "--with-registry-auth", "--prune", STACK]
-    done = subprocess.run(command, env={**os.environ, **settings, **_digests()}, check=False)
+    done = subprocess.run(command, env={**settings, **_digests()}, check=False)
     if done.returncode:
         raise DeploymentError("docker stack deploy failed")
     _wait_until_settled()
+    _remove_old()
     say(f"all of it runs, after {time.monotonic() - started:.0f} s")
+
+
+def _networks(condition: str) -> list[str]:
+    return _docker("network", "ls", "--filter", condition, "--format", "{{.Name}}").split()
+
+
+def _make_work_dir() -> str:
+    """A swarm makes no folder that it mounts."""
+    return f"mkdir -p {preparation.settings()['WORK_DIR']}"
 
 
 def _names_a_registry(images: str) -> bool:
@@ -92,6 +110,15 @@ def _digests() -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _remove_old() -> None:
+    """Former contents of secrets and configs; the swarm refuses to remove what a service still uses."""
+    current = {f"{name.removeprefix('DIGEST_')}-{digest}" for name, digest in _digests().items()}
+    for kind in ("secret", "config"):
+        for name in {*_docker(kind, "ls", "--filter", OF_STACK, "--format", "{{.Name}}").split()} - current:
+            with suppress(SwarmError):
+                _docker(kind, "rm", name)
 
 
 def _wait_until_settled() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -29,7 +30,8 @@ _DEAD_LETTERS: Final = "dead_letters"
 
 
 def containers(site: Site) -> Iterator[Finding]:
-    if not site.engine.is_well:
+    """Compose's; a swarm looks after its own, and docker.swarm after the swarm."""
+    if not site.engine.is_well or site.of_swarm:
         return
     if not site.containers:
         if site.engine_info.get("Swarm", {}).get("LocalNodeState") != "active":
@@ -141,7 +143,7 @@ def judge_unreached(url: str, reason: object) -> Finding:
         return broken(
             f"{url}: its certificate isn't accepted: {reason.verify_message}", "see what is said of the certificate"
         )
-    if "Name or service not known" in str(reason):
+    if isinstance(reason, socket.gaierror):
         return warning(
             f"{url}: the name is unknown on this host", "have your DNS name this host, or add it to /etc/hosts"
         )

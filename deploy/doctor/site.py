@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from demo.stack import REPOSITORY
-from deploy.compose import parse_env
+from deploy.compose import OF_STACK, parse_env
 
 COMMAND_SECONDS: Final = 15.0
 NOT_FOUND: Final = 127
 TOO_SLOW: Final = 124
 PROJECT: Final = "inference-server"
+OPERATOR: Final = "name=^operator$"
+"""The core that README starts beside a swarm: no other one can be reached from a host."""
+
 _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -128,19 +131,29 @@ class Site:
 
     @cached_property
     def containers(self) -> Mapping[str, Container]:
-        """The services' containers, running or not, by service. Empty when there is none, or no engine."""
-        if not self.engine.is_well:
-            return {}
+        """The services' containers by service: what the swarm runs on this host, or Compose's, running or not. Empty
+        when there is none, or no engine.
+        """
         project = self.setting("COMPOSE_PROJECT_NAME") or PROJECT
-        label = f"label=com.docker.compose.project={project}"
-        ids = self.run("docker", "ps", "--all", "--quiet", "--filter", label).out.split()
-        if not ids:
-            return {}
-        said = self.run(
-            "docker", "inspect", "--type", "container", *ids
-        )  # fails if one has gone since, and lists the rest
-        found = [_container(inspected) for inspected in json.loads(said.out or "[]")]
-        return {container.service: container for container in found}
+        composed = ("--all", "--filter", f"label=com.docker.compose.project={project}")
+        return self.of_swarm or {found.service: found for found in self._containers(*composed)}
+
+    @cached_property
+    def of_swarm(self) -> Mapping[str, Container]:
+        """Empty where the swarm runs nothing of ours."""
+        found = {found.service: found for found in self._containers("--filter", OF_STACK)}
+        found.pop("core", None)
+        if found and (operators := self._containers("--filter", OPERATOR)):
+            [found["core"]] = operators
+        return found
+
+    def _containers(self, *chosen: str) -> list[Container]:
+        if not self.engine.is_well:
+            return []
+        ids = self.run("docker", "ps", "--quiet", *chosen).out.split()
+        # It fails if one has gone since, and lists the rest.
+        said = self.run("docker", "inspect", "--type", "container", *ids) if ids else Said(0)
+        return [_container(inspected) for inspected in json.loads(said.out or "[]")]
 
 
 def size(text: str) -> int | None:
@@ -151,12 +164,13 @@ def size(text: str) -> int | None:
 
 def _container(inspected: Mapping[str, Any]) -> Container:
     state, labels = inspected["State"], inspected["Config"]["Labels"]
+    swarms = labels.get("com.docker.swarm.service.name", "")
     health = state.get("Health", {})
     checks = health.get("Log") or [{"Output": ""}]
     published = inspected["HostConfig"].get("PortBindings") or {}
     return Container(
         id=inspected["Id"],
-        service=labels.get("com.docker.compose.service", ""),
+        service=labels.get("com.docker.compose.service") or swarms.removeprefix(f"{PROJECT}_"),
         status=state["Status"],
         health=health.get("Status", ""),
         complaint=checks[-1]["Output"].strip(),

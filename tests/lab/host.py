@@ -70,6 +70,7 @@ class Host:
                 try:
                     yield self
                 finally:
+                    self._kill_containers()
                     self.stop()
         finally:
             subprocess.run(["ip", "netns", "delete", self.namespace], check=True)
@@ -115,6 +116,11 @@ class Host:
                 raise
             finally:
                 self._engine = None
+
+    def _kill_containers(self) -> None:
+        """An engine that stops would wait for each as long as its own grace period is, up to minutes."""
+        if self._engine is not None:
+            self.run("sh", "-c", "docker kill $(docker ps --quiet)", timeout_seconds=STOP_SECONDS)
 
     def run(
         self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_seconds: float = 600

@@ -22,11 +22,14 @@ from tests.images import Images
 from tests.lab import bases
 from tests.lab.host import Host
 from tests.lab.switch import Switch
+from tests.lacking import cannot_run
 from tests.waiting import eventually
 
 README = (REPOSITORY / "README.md").read_text()
 DOMAIN = "inference.example.org"
 NETWORKS = ("inference-server_frontend", "inference-server_backend")
+NEEDED_GIB = 6
+SUBNETS = "172.30.0.0/16"  # the swarm's usual third one is the way out's
 JUST = f'just() {{ {Path(sys.executable).with_name("just")} --no-deps --set python {sys.executable} "$@"; }}'
 # The engine's own /run: three hosts share this machine's disk.
 SETTINGS = {"WORK_DIR": "/run/inference-server", "REDIS_MAXMEMORY": "512mb", "REDIS_MEMORY_LIMIT": "1gb"}
@@ -136,6 +139,9 @@ def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
 @pytest.fixture(scope="package")
 def swarm(tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]) -> Iterator[Swarm]:
     """All three have joined as managers, and the second and the third have agents."""
+    available = int(re.findall(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)[0]) / 2**20
+    if available < NEEDED_GIB:
+        cannot_run(f"three engines in memory need {NEEDED_GIB} GiB, and {available:.1f} are available")
     folder = tmp_path_factory.mktemp("swarm")
     switch = Switch()
     names = ("host-1", "host-2", "host-3")
@@ -165,7 +171,8 @@ def swarm(tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]) 
 
 def _make_networks(swarm: Swarm) -> None:
     """Before README's command would: a test machine's kernel may have no ESP, and then encrypted ones pass nothing."""
-    swarm.run(f"docker swarm init --advertise-addr {swarm.switch.address(1)}")
+    address = swarm.switch.address(1)
+    swarm.run(f"docker swarm init --advertise-addr {address} --default-addr-pool {SUBNETS}")
     for network in NETWORKS:
         swarm.run(f"docker network create --driver overlay --attachable {network}")
 

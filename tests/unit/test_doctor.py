@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +74,8 @@ def _only(findings: Iterable[Finding]) -> Finding:
         (certificate.judge_dates(NOW - DAY, NOW + 29 * DAY, NOW, "fix"), "warning", "29 more days"),
         (certificate.judge_dates(NOW - DAY, NOW - timedelta(hours=1), NOW, "fix"), "broken", "expired on 2026-03-01"),
         (certificate.judge_dates(NOW + DAY, NOW + 90 * DAY, NOW, "fix"), "broken", "isn't valid before 2026-03-02"),
+        (services.judge_unreached("url", socket.gaierror("no answer")), "warning", "unknown on this host"),
+        (services.judge_unreached("url", ConnectionRefusedError()), "broken", "doesn't answer"),
         (_taken(containers=["web-1"]), "broken", "taken by the container web-1"),
         (_taken(process=Process(12, "nginx", "nginx.service")), "broken", "taken by nginx, pid 12"),
         (_taken(), "broken", "another user's process"),
