@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from demo import engine
 from demo.stack import REPOSITORY
 from tests.lacking import cannot_run, needs_root
 
@@ -122,7 +123,7 @@ def _debian() -> Path:
         cannot_run("not installed: debootstrap")
     new = root.with_suffix(".new")
     if new.exists():
-        shutil.rmtree(new)
+        _remove(new)
     new.mkdir(parents=True)
     _run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(new))
     shutil.copy(CA_BUNDLE, new / CA_BUNDLE.relative_to("/"))
@@ -134,7 +135,7 @@ def _debian() -> Path:
 def _make(base: Base, archive: Path) -> None:
     root = KEPT_IN / f"{base.name}.new"
     if root.exists():
-        shutil.rmtree(root)
+        _remove(root)
     _run("cp", "--archive", str(_debian()), str(root))
     packages = " ".join(base.packages)
     _within(root, f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends {packages}")
@@ -152,6 +153,12 @@ def _make(base: Base, archive: Path) -> None:
         tar.add(root, arcname=".")
     shutil.rmtree(root)
     new.rename(archive)
+
+
+def _remove(root: Path) -> None:
+    """What was cut short may have /proc and more mounted still."""
+    engine.unmount_below(root)
+    shutil.rmtree(root)
 
 
 def _within(root: Path, script: str) -> None:
