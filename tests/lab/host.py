@@ -70,8 +70,7 @@ class Host:
                 try:
                     yield self
                 finally:
-                    self._kill_containers()
-                    self.stop()
+                    self.kill()
         finally:
             subprocess.run(["ip", "netns", "delete", self.namespace], check=True)
             engine.unmount_below(self.folder)
@@ -117,10 +116,11 @@ class Host:
             finally:
                 self._engine = None
 
-    def _kill_containers(self) -> None:
-        """An engine that stops would wait for each as long as its own grace period is, up to minutes."""
+    def kill(self) -> None:
+        """Stop the engine, which would wait for each container as long as the container's own grace period is."""
         if self._engine is not None:
             self.run("sh", "-c", "docker kill $(docker ps --quiet)", timeout_seconds=STOP_SECONDS)
+            self.stop()
 
     def run(
         self, *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout_seconds: float = 600

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]) 
         for host in hosts.values():
             stack.enter_context(host.up())
         stack.enter_context(switch.joining([*hosts.values()]))
+        stack.callback(_kill_at_once, [*hosts.values()])
         first = hosts["host-1"]
         with first.entered():
             images = stack.enter_context(registry.running(folder, switch.address(1)))
@@ -167,6 +169,12 @@ def swarm(tmp_path_factory: pytest.TempPathFactory, say: Callable[[str], None]) 
             lambda: "healthy" in swarm.run("docker inspect --format '{{.State.Health.Status}}' operator").split()
         )
         yield swarm
+
+
+def _kill_at_once(hosts: list[Host]) -> None:
+    """One after the other, those that are left would start what is gone."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Host.kill, hosts))
 
 
 def _make_networks(swarm: Swarm) -> None:
