@@ -1,5 +1,6 @@
 """Ways of a test's own to the servers, whether they are single ones or clusters."""
 
+from typing import cast
 from urllib.parse import urlsplit
 
 import aiormq
@@ -20,6 +21,12 @@ def redis_at(url: str) -> "Redis | RedisCluster":
             for host, _, port in nodes
         ]
     )
+
+
+def keys_in(redis: "Redis | RedisCluster", pattern: str = "*") -> set[str]:
+    """On all servers: redis-py asks one of a cluster's unless it is told otherwise."""
+    where = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(redis, RedisCluster) else {}
+    return {key.decode() for key in cast(list[bytes], redis.keys(pattern, **where))}
 
 
 async def rabbitmq_at(urls: str) -> AbstractConnection:

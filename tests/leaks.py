@@ -16,7 +16,7 @@ from core.store.blobs import CHUNK_BYTES
 from demo.image import docker
 from demo.stack import Stack
 from gpu_agent.engine import AGENT
-from tests.direct import rabbitmq_at, redis_at
+from tests.direct import keys_in, rabbitmq_at, redis_at
 
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
 CALL_SECONDS = 30
@@ -115,8 +115,7 @@ class Leaks:
         for packed in self._hash(keys.MODELS).values():
             model = codec.unpack(Model, packed)
             owned |= _keys_of(model.zip) if model.zip else set()
-        everything = {key.decode() for key in cast(list[bytes], self._redis.keys())}
-        everything -= {key for key in everything if key.startswith("kept:")}
+        everything = {key for key in keys_in(self._redis) if not key.startswith("kept:")}
         yield from (f"key {key}" for key in sorted(everything - owned))
         yield from (f"due {uid}" for uid in self._members(keys.DUE) - tasks)
         yield from (f"loose {blob}" for blob in self._members(keys.LOOSE))

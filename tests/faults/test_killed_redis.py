@@ -1,12 +1,12 @@
 """kill -9 of Redis, which comes back with its append-only file."""
 
 from pathlib import Path
-from typing import cast
 
 from redis import Redis
 
 from core.store.blobs import CHUNK_BYTES
 from demo.stack import Stack
+from tests.direct import keys_in
 from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT
@@ -37,7 +37,7 @@ def test_under_a_post(api: Api, stack: Stack, redis: Redis, gated: str) -> None:
     """What was stored before is there after: the post goes on, and the task has all of its input."""
     with half_posted(stack, gated, LARGE) as post:
         whole_chunks = (len(LARGE) - len(post.rest)) // CHUNK_BYTES
-        eventually(lambda: len(cast(list[bytes], redis.keys("chunk:*"))) == whole_chunks)
+        eventually(lambda: len(keys_in(redis, "chunk:*")) == whole_chunks)
         kill(stack, "redis")
         wait_until_back(stack, "redis")
         post.send_rest()

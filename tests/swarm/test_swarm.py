@@ -20,8 +20,8 @@ from tests.zips import zip_of
 
 pytestmark = pytest.mark.timeout(900)
 
-TASKS = 50
-FAIR_SHARE = 15
+TASKS = 100
+FAIR_SHARE = 30
 LOST_SECONDS = 60
 CUT_SECONDS = 15
 IMPATIENT_SECONDS = 3
