@@ -33,7 +33,7 @@ CONFIRM_SECONDS: Final = 2.0
 
 CALL_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 10
-REFUSED_SECONDS: Final = 10.0
+REFUSED_SECONDS: Final = 1.0
 """A connection isn't given up sooner for what a queue refuses: it may be full."""
 
 FIRST_RETRY_SECONDS: Final = 0.2
