@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from demo.__main__ import demo_stack
 from deploy import preparation, resets, swarm
-from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, refuse_on_swarm, running, show_compose
-from deploy.ports import listened_on
+from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, refuse_on_swarm, running, say, show_compose
+from deploy.ports import listening, port_of
 from tls import certs
 
 EXPECTED = (DeploymentError, certs.CertificatesInTheWayError, certs.DomainError)
@@ -50,10 +50,11 @@ def _ports(settings: Mapping[str, str]) -> dict[str, int]:
     ours, found = running(), {}
     for service, name in PORTS.items():
         value = settings.get(name, "")
-        if not (value.isdecimal() and 0 < int(value) < 2**16):
+        port = port_of(value)
+        if port is None:
             raise DeploymentError(f"{name}={value} in .env has to be a port, 1 to 65535.")
-        found[name] = port = int(value)
-        if service not in ours and listened_on(port):
+        found[name] = port
+        if service not in ours and port in listening():
             stop = "just down stops the demo, which runs" if demo_stack().is_up() else "Stop it"
             raise DeploymentError(
                 f"Port {port} is taken by another process (sudo ss -ltnp 'sport = :{port}' names it). "
@@ -110,11 +111,6 @@ def _agreed() -> bool:
         return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         raise DeploymentError("\nThere is nobody to ask: --yes goes on unasked. Nothing was changed.") from None
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()  # before what a subprocess says next
 
 
 def main() -> int:

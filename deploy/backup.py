@@ -25,7 +25,17 @@ from typing import Final
 from core.store import keys
 from demo.stack import REPOSITORY
 from deploy import preparation
-from deploy.compose import ENVIRONMENT, DeploymentError, check, compose, on_swarm, refuse_on_swarm, show_compose, volume
+from deploy.compose import (
+    ENVIRONMENT,
+    DeploymentError,
+    check,
+    compose,
+    on_swarm,
+    refuse_on_swarm,
+    say,
+    show_compose,
+    volume,
+)
 from tls import certs
 
 DATA: Final = "dump.rdb"
@@ -291,11 +301,6 @@ def _sync(folder: Path) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

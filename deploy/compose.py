@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from typing import Final
 
 from demo.stack import REPOSITORY
@@ -80,6 +81,12 @@ def on_swarm() -> bool:
         ).stdout
         for what in asked
     )
+
+
+def say(text: str) -> None:
+    """To the operator, before what a subprocess says next."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def running() -> list[str]:

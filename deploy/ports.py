@@ -1,13 +1,28 @@
-"""Who listens on this host."""
+"""The host's ports: what is one, and who listens."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+PROC: Final = Path("/proc")
 _LISTENS: Final = "0A"
 
 
-def listened_on(port: int) -> bool:
-    """Whether somebody listens on the port, at whatever address. Needs no right to use it, as binding it would."""
-    rows = [line.split() for table in TABLES if table.exists() for line in table.read_text().splitlines()[1:]]
-    return any(row[3] == _LISTENS and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+def port_of(text: str) -> int | None:
+    """None when the text is no port."""
+    return int(text) if text.isdecimal() and 0 < int(text) < 2**16 else None
+
+
+def listening(proc: Path = PROC) -> Mapping[int, set[str]]:
+    """Each port that somebody listens on, at whatever address → the sockets' inodes. Needs no right to use a port, as
+    binding it would.
+    """
+    found: dict[int, set[str]] = {}
+    for table in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError):  # a kernel without IPv6
+            for line in (proc / "self/net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENS:
+                    found.setdefault(int(fields[1].rpartition(":")[2], 16), set()).add(fields[9])
+    return found

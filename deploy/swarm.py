@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 from demo.stack import REPOSITORY
 from deploy import preparation
-from deploy.compose import OF_STACK, DeploymentError, check, show_compose
+from deploy.compose import OF_STACK, DeploymentError, check, say, show_compose
 from tls import certs
 
 STACK: Final = "inference-server"
@@ -182,8 +181,3 @@ def _docker(*arguments: str) -> str:
     if done.returncode:
         raise SwarmError(f"docker {' '.join(arguments[:2])}: {done.stderr.strip()}")
     return done.stdout
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -1,7 +1,7 @@
 """The two ports that the set-up listens on, and who else may."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Final
 
 from deploy.doctor.finding import Finding, broken, ok
 from deploy.doctor.site import Site
+from deploy.ports import listening
 
-_LISTEN: Final = "0A"
 _NAMES: Final = ("HTTPS_PORT", "OPERATOR_PORT")
 _UNIT: Final = re.compile(r"/system\.slice/([^/\n]+\.service)")
 
@@ -30,7 +30,7 @@ def check(site: Site) -> Iterator[Finding]:
                 port in container.ports and container.status == "running" for container in site.containers.values()
             )
             others = _publishers(site, port) if site.engine.is_well else []
-            inodes = _listening(site.proc).get(port)
+            inodes = listening(site.proc).get(port)
             process = _owner(site.proc, inodes) if inodes else None
             yield judge(name, port, is_ours=ours, is_free=not inodes, containers=others, process=process)
 
@@ -57,18 +57,6 @@ def judge(
 
 def _publishers(site: Site, port: int) -> list[str]:
     return site.run("docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}}").out.split()
-
-
-def _listening(proc: Path) -> Mapping[int, set[str]]:
-    """Port → the sockets' inodes."""
-    found: dict[int, set[str]] = {}
-    for table in ("tcp", "tcp6"):
-        with suppress(FileNotFoundError):  # a kernel without IPv6
-            for line in (proc / "self/net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN:
-                    found.setdefault(int(fields[1].rpartition(":")[2], 16), set()).add(fields[9])
-    return found
 
 
 def _owner(proc: Path, inodes: set[str]) -> Process | None:

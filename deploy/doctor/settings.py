@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from core.settings import Settings as Core
 from deploy.doctor.finding import Finding, broken, ok, warning
 from deploy.doctor.site import Site, size
+from deploy.ports import port_of
 from deploy.preparation import PASSWORDS
 from gateway.settings import Settings as Gateway
 from gpu_agent.settings import Settings as Agent
@@ -22,13 +23,9 @@ FIELDS: Final[Mapping[str, FieldInfo]] = {
 _OF_OTHERS: Final = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|PYTHON|MALLOC)_.*|(HTTPS?|NO)_PROXY|TZ")
 
 
-def _is_port(value: str) -> bool:
-    return value.isdecimal() and 0 < int(value) < 2**16
-
-
 _RULES: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
-    "HTTPS_PORT": (_is_port, "a port, 1 to 65535"),
-    "OPERATOR_PORT": (_is_port, "a port, 1 to 65535"),
+    "HTTPS_PORT": (port_of, "a port, 1 to 65535"),
+    "OPERATOR_PORT": (port_of, "a port, 1 to 65535"),
     "REDIS_MAXMEMORY": (size, "a size, as 4gb or 512mb"),
     "REDIS_MEMORY_LIMIT": (size, "a size, as 4gb or 512mb"),
     "CERTS_GROUP": (str.isdecimal, "a group's number, as id -g says it"),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from demo.stack import REPOSITORY
 from deploy.compose import OF_STACK, parse_env
+from deploy.ports import port_of
 
 COMMAND_SECONDS: Final = 15.0
 NOT_FOUND: Final = 127
@@ -85,8 +86,7 @@ class Site:
         return os.environ.get(name) or self.env.get(name, "")
 
     def port(self, name: str) -> int | None:
-        value = self.setting(name)
-        return int(value) if value.isdecimal() and 0 < int(value) < 2**16 else None
+        return port_of(self.setting(name))
 
     def secret(self, name: str) -> str:
         """Empty when there is none, or it isn't ours to read."""
