@@ -30,15 +30,18 @@ async def main() -> None:
         )
         async with asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
+            app = make_app(dispatch, settings)
+            listener = group.create_task(app.bells.listen(store.tasks.ended), name="bells")
             # A reaper that dies takes the process along: it is restarted, and seen.
             sweeper.add_done_callback(lambda ended: None if ended.cancelled() else end_soon(1))
             await serve(
-                make_app(dispatch, settings),
+                app,
                 host=settings.core_host,
                 port=settings.core_port,
                 keep_alive_seconds=2 * IDLE_SECONDS,
             )
             sweeper.cancel()
+            listener.cancel()
 
 
 if __name__ == "__main__":

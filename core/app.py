@@ -2,9 +2,11 @@
 
 from contextlib import suppress
 
-from quart import Response, request
+from quart import Response
+from werkzeug.datastructures import Authorization
 
 from core import metrics
+from core.calls import Call
 from core.client import CoreToken
 from core.contract.errors import Unauthorized, Unavailable
 from core.contract.http import Readiness
@@ -21,18 +23,19 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
     add_docs(app, "InferenceServer's core", PRIVATE)
     for part in (tasks, models, agents):
-        app.register_blueprint(part.blueprint(dispatch))
+        part.add_routes(app, dispatch)
 
-    @app.before_request
-    async def guard() -> None:
-        if request.path in OPEN_PATHS or request.path.startswith("/docs"):
+    def guard(call: Call) -> None:
+        if call.path in OPEN_PATHS or call.path.startswith("/docs"):
             return
-        authorization = request.authorization
+        authorization = Authorization.from_header(call.header("authorization"))
         offered = (authorization.token or authorization.password) if authorization else None
         if not token.opens(offered or ""):
             raise Unauthorized
-        if request.path not in WITHOUT_STORE:
+        if call.path not in WITHOUT_STORE:
             dispatch.store.pulse.check()
+
+    app.guard = guard
 
     @app.get("/")
     async def hello() -> Response:

@@ -5,8 +5,9 @@ import functools
 import hmac
 import random
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
@@ -16,7 +17,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 
 from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
-from core.contract.http import STATUS, Admission, Claim, ClaimRequest, ErrorBody, Noted
+from core.contract.http import STATUS, Admission, Asked, Claim, ClaimRequest, ErrorBody, Noted, Outcome
 from core.contract.model import Model
 from core.contract.task import Failure
 from core.secrets import SecretsInFiles
@@ -41,6 +42,7 @@ PROBE_SECONDS: Final = 3
 
 BUFFER_BYTES: Final = 2**20
 
+_OUTCOMES: Final = TypeAdapter(list[Outcome])
 _MODELS: Final = TypeAdapter(list[Model])
 
 P = ParamSpec("P")
@@ -111,6 +113,23 @@ class CoreClient:
     async def models(self) -> list[Model]:
         """All that are registered."""
         return _MODELS.validate_json(await self._call("GET", "/api/models/"))
+
+    async def outcomes(self, uids: Sequence[str]) -> list[Outcome]:
+        """What whoever asks for each of these tasks is to be told."""
+        body = Asked(uids=tuple(uids)).model_dump_json().encode()
+        return _OUTCOMES.validate_json(await self._call("POST", "/api/tasks/outcomes", body))
+
+    async def ended(self) -> AsyncIterator[str]:
+        """The uid of each task that ends, from now on; "" at first, and while there is none. Raises Unavailable."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=CALL_SECONDS)
+        try:
+            async with self.session.get("/api/tasks/ended", timeout=timeout) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read())
+                async for line in response.content:
+                    yield line.decode().strip()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise unanswered(error) from error
 
     async def report(self, report: AgentReport) -> Wanted:
         """Who an agent is, and for what it may listen."""
@@ -193,6 +212,10 @@ def unanswered(error: Exception) -> Exception:
     return Unavailable()
 
 
+class Unoffered(Unavailable):
+    """Core is of a version that doesn't have this call yet: others are replaced before it in an update."""
+
+
 _REFUSALS: Final = {status: kind for kind, status in STATUS.items()} | {
     400: InvalidRequest,
     409: TransitionRefused,
@@ -205,7 +228,8 @@ def _refusal(status: int, body: bytes) -> ContractError:
         detail = ErrorBody.model_validate_json(body).detail
     except ValidationError:
         detail = body.decode(errors="replace")[:500]
-    return _REFUSALS.get(status, Unavailable)(detail)
+    missing = Unoffered if status == HTTPStatus.METHOD_NOT_ALLOWED else Unavailable
+    return _REFUSALS.get(status, missing)(detail)
 
 
 def patiently(

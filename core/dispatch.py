@@ -18,6 +18,7 @@ from core.agents import lack
 from core.amqp import Broker
 from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import (
+    ContractError,
     InputGone,
     InvalidParameters,
     ModelExists,
@@ -30,7 +31,7 @@ from core.contract.errors import (
     TransitionRefused,
     Unavailable,
 )
-from core.contract.http import Admission, Claim, ClaimRequest, Noted
+from core.contract.http import FINISHED, Admission, Claim, ClaimRequest, Noted, Outcome
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
@@ -39,7 +40,7 @@ from core.store import Store
 from core.store.blobs import Upload
 from core.store.connection import soon
 from core.store.room import Announced
-from core.store.tasks import LOST, NOTHING, Claimed, Ended, Failed, NewTask, OutputChanged
+from core.store.tasks import LOST, NOTHING, Claimed, Ended, Ending, Failed, NewTask, OutputChanged
 from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
@@ -49,7 +50,7 @@ LAST_AGAIN_SECONDS: Final = 60.0
 """What the infrastructure failed at isn't tried again at once, and each time later: a host in trouble would use up all
 tries in a second."""
 
-Outcome = TypeVar("Outcome", Ended, Failed)
+End = TypeVar("End", Ended, Failed)
 
 EXPLAINED_SECONDS: Final = 0.4
 """After the task itself was read, so that both together are answered within two seconds."""
@@ -79,23 +80,46 @@ class Dispatch:
 
     async def submit(self, model_id: str, zip: AsyncIterable[bytes], announced: Announced) -> str:
         """Stores, checks, commits and rings. Whoever gets the uid from here can rely on the task's end."""
+        submit = self._submit_small if self.store.submissions.takes(announced.size) else self._submit
+        new = await submit(model_id, zip, announced)
+        log.info("task.created", task=new.uid, model=model_id, size=new.input.size)
+        await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need))
+        return new.uid
+
+    async def _submit(self, model_id: str, zip: AsyncIterable[bytes], announced: Announced) -> NewTask:
         model = await self.model(model_id)
         uid = secrets.token_urlsafe(UID_BYTES)
         async with self._incoming(uid, announced) as upload:
             blob = await self._received(upload, zip)
             async with upload.offered():
-                await self._create(NewTask(uid, model_id, blob, need=model.need, max_attempts=model.max_attempts))
-        log.info("task.created", task=uid, model=model_id, size=blob.size)
-        await self.ring(uid, queue=self.broker.settings.queue_for(model.need))
-        return uid
+                new = NewTask.of(model, uid, blob)
+                async with self._withdrawn_in_doubt(new):
+                    await self.store.tasks.create(new)
+        return new
 
-    async def _create(self, new: NewTask) -> None:
+    async def _submit_small(self, model_id: str, zip: AsyncIterable[bytes], _: Announced) -> NewTask:
+        """As `_submit`, in one trip. What its client takes back by going away was never there."""
+        content = b"".join([piece async for piece in zip])
+        await self.check_zip.content(content)
+        blob = Blob(id=secrets.token_hex(16), size=len(content))
+        uid = secrets.token_urlsafe(UID_BYTES)
+        while seen := await self.store.models.seen(model_id):
+            new = NewTask.of(seen.model, uid, blob)
+            async with self._withdrawn_in_doubt(new):
+                if await self.store.submissions.submit(new, content, seen):
+                    return new
+            await self.model(model_id)
+        raise ModelNotFound
+
+    @asynccontextmanager
+    async def _withdrawn_in_doubt(self, new: NewTask) -> AsyncIterator[None]:
         """A task that may be there though its client hears otherwise would run for nobody."""
         try:
-            await self.store.tasks.create(new)
+            yield
         except Unavailable:
             with suppress(Unavailable):
                 async with soon():
+                    await self.store.blobs.loosen([new.input])
                     await self.store.tasks.withdraw(new.uid)
             raise
 
@@ -106,9 +130,7 @@ class Dispatch:
         except Unavailable as error:
             log.warning("task.unrung", task=uid, error=str(error))
             return False
-        with suppress(Unavailable):  # then it is rung once more
-            async with soon():
-                await self.store.tasks.ring(uid)
+        self.store.tasks.ring(uid)
         return True
 
     async def task(self, uid: str) -> Task:
@@ -141,15 +163,27 @@ class Dispatch:
 
     async def output(self, uid: str) -> Blob:
         """The output zip, or the error that says why there is none."""
-        task = await self.task(uid)
-        if task.state is State.FAILED:
-            failure = task.failure or Failure(reason=Reason.EXIT_NONZERO, message="")
-            raise TaskFailed.because(reason=failure.reason, message=failure.message, exit_code=failure.exit_code)
-        if task.state is not State.FINISHED:
-            raise TaskNotFinished
-        if task.output is None or not await self.store.blobs.exists(task.output):
-            raise OutputGone
-        return task.output
+        [output] = await self._outputs([uid])
+        if isinstance(output, ContractError):
+            raise output
+        return output
+
+    async def outcomes(self, uids: Sequence[str]) -> list[Outcome]:
+        """What clients who ask for these tasks' outputs are to be told, without the outputs."""
+        outputs = await self._outputs(uids)
+        return [FINISHED if isinstance(output, Blob) else Outcome.of(output) for output in outputs]
+
+    async def outcome(self, uid: str) -> Outcome:
+        [outcome] = await self.outcomes([uid])
+        return outcome
+
+    async def _outputs(self, uids: Sequence[str]) -> list[Blob | ContractError]:
+        """As `output`, for many in as many trips."""
+        async with soon():
+            outputs = [_output(ending) for ending in await self.store.tasks.endings(uids)]
+        there = [output for output in outputs if isinstance(output, Blob)]
+        gone = {blob.id for blob, exists in zip(there, await self.store.blobs.exist(there), strict=True) if not exists}
+        return [OutputGone() if isinstance(output, Blob) and output.id in gone else output for output in outputs]
 
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
         """pending → running. TransitionRefused: somebody has it, or an agent that has more must; drop the message."""
@@ -358,7 +392,7 @@ class Dispatch:
             await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else _again_seconds(task))
         return outcome
 
-    async def _end(self, task: Task, transition: Callable[[], Awaitable[Outcome]], end: Outcome) -> Outcome:
+    async def _end(self, task: Task, transition: Callable[[], Awaitable[End]], end: End) -> End:
         """A transition that may end the task. If it does, the input has served, and the end is announced. If not, or if
         that isn't known, the sweep asks the task whether the input is its own still.
         """
@@ -392,6 +426,18 @@ class Dispatch:
             return False
         await self.store.tasks.announce(uid)
         return True
+
+
+def _output(ending: Ending | None) -> Blob | ContractError:
+    """The output, as far as the task knows, or the error that says why there is none."""
+    if ending is None:
+        return TaskNotFound()
+    if ending.state is State.FAILED:
+        failure = ending.failure or Failure(reason=Reason.EXIT_NONZERO, message="")
+        return TaskFailed.because(reason=failure.reason, message=failure.message, exit_code=failure.exit_code)
+    if ending.state is not State.FINISHED:
+        return TaskNotFinished()
+    return ending.output or OutputGone()
 
 
 def _again_seconds(task: Task) -> float:

@@ -1,48 +1,42 @@
-"""How gateway and core serve: Quart made to hold back, Hypercorn as one process that drains.
-
-Quart buffers request bodies without a bound and Hypercorn cuts or forgets on shutdown; both are mended here, once.
+"""How gateway and core serve: Quart for pages and small JSON, `Call` for the rest, and Hypercorn as one process that
+drains: on shutdown it cuts or forgets, which is mended here, once.
 """
 
 import asyncio
 import os
 import signal
 import socket
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 from urllib.parse import quote
 
+import h11
 import hypercorn.asyncio.tcp_server
+import hypercorn.protocol
 import structlog
 import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from quart import Quart, Request, Response, current_app, request
-from quart.asgi import ASGIHTTPConnection
-from quart.wrappers.base import BaseRequestWebsocket
-from quart.wrappers.request import Body
+from hypercorn.events import RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, H11SendableEvent, HTTPScope, Scope
+from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
-from core.contract.errors import ContractError, InvalidRequest, Unauthorized
-from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody
+from core.bells import Bells
+from core.calls import JSON, Call, Gone, headers_of
+from core.contract.errors import ContractError
+from core.contract.http import STATUS, ErrorBody
 
 log = structlog.get_logger()
 
+Handler = Callable[..., Awaitable[None]]
+
 RECEIVED_AT_ONCE_BYTES: Final = 2**18
-HELD_BYTES: Final = 2**20
-"""How much of a request body waits in memory; past it the socket isn't read."""
-
-PIECE_BYTES: Final = 256
-"""What a piece costs beside its bytes: a client may send them one by one."""
-
-STALL_SECONDS: Final = 60.0
-"""A client that sends nothing for so long in the middle of a body is cut off."""
-
-TAKEN_SECONDS: Final = 300.0
-"""A client that doesn't take a piece of up to a megabyte in this time is cut off: under 4 KB/s it isn't reading."""
+MAX_BODY_BYTES: Final = 2**20
+"""Of what Quart takes: it holds all of it."""
 
 DRAIN_SECONDS: Final = 25.0
 """How long requests in flight have to end after SIGTERM."""
@@ -50,9 +44,29 @@ DRAIN_SECONDS: Final = 25.0
 LAST_SECONDS: Final = 3.0
 """How long Hypercorn has to close idle connections, then the process ends without it."""
 
-LINGER_BYTES: Final = 64 * 2**20
-LINGER_SECONDS: Final = 10.0
-"""How much of a refused body is read to its end, because many clients read no answer before they have sent all."""
+BROKEN: Final = ErrorBody(detail="Internal Server Error").model_dump_json().encode()
+
+
+class OneWriteProtocol(H11Protocol):
+    """Sends the head of an answer with its first piece: of a small call a write is what costs most."""
+
+    _head = b""
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = data
+        elif whole := self._head + data:
+            self._head = b""
+            await self.send(RawData(data=whole))
+
+
+hypercorn.protocol.H11Protocol = OneWriteProtocol  # type: ignore[attr-defined]
 
 # Hypercorn reads 64 KiB at a time; four times that takes a third off the cost of a byte.
 hypercorn.asyncio.tcp_server.MAX_RECV = RECEIVED_AT_ONCE_BYTES
@@ -77,118 +91,35 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-class BoundedBody(Body):
-    """A request body of which at most HELD_BYTES and a piece wait in memory. Iterate it once, or await it if small."""
-
-    def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:  # noqa: ARG002
-        self._pieces: deque[bytes] = deque()
-        self._held = 0
-        self.is_whole = False
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-
-    async def put(self, piece: bytes) -> None:
-        """Waits for room."""
-        self._pieces.append(piece)
-        self._held += len(piece) + PIECE_BYTES
-        self._changed.set()
-        if self._held >= HELD_BYTES:
-            self._room.clear()
-            await self._room.wait()
-
-    def end(self) -> None:
-        self.is_whole = True
-        self._changed.set()
-
-    async def __anext__(self) -> bytes:
-        """Raises InvalidRequest when the client stalls."""
-        while not self._pieces:
-            if self.is_whole:
-                raise StopAsyncIteration
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise InvalidRequest(f"The body stalled for {STALL_SECONDS:.0f} seconds") from None
-        piece = self._pieces.popleft()
-        self._held -= len(piece) + PIECE_BYTES
-        if self._held < HELD_BYTES:
-            self._room.set()
-        return piece
-
-    def __await__(self) -> Generator[Any, None, bytes]:
-        return self._read_all().__await__()
-
-    async def _read_all(self) -> bytes:
-        return b"".join([piece async for piece in self])
-
-    async def linger(self) -> None:
-        """Reads what a refused request still sends, within bounds, so that its client gets to read the answer."""
-        left = LINGER_BYTES
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                async for piece in self:
-                    left -= len(piece)
-                    if left < 0:
-                        return
-        except (TimeoutError, ContractError):
-            return
-
-
-class BoundedRequest(Request):
-    body_class = BoundedBody
-
-
-class HoldingConnection(ASGIHTTPConnection):
-    """Passes pieces on only as fast as the handler takes them, and ends an answer when the request has ended."""
-
-    async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
-        body = cast(BoundedBody, request.body)
-
-        async def send_and_linger(message: Any) -> None:
-            """The client has the whole answer by the time its last, empty piece is held back."""
-            if message["type"] == "http.response.body" and not message.get("more_body") and not body.is_whole:
-                await body.linger()
-            await send(message)
-
-        await super().handle_request(request, send_and_linger)
-
-    async def handle_messages(self, request: Request, receive: ASGIReceiveCallable) -> None:
-        body = cast(BoundedBody, request.body)
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            if message["type"] == "http.request":
-                if piece := message.get("body", b""):
-                    await body.put(piece)
-                if not message.get("more_body", False):
-                    body.end()
-
-
 class App(Quart):
-    """A Quart app with bounded bodies and the errors of the contract."""
-
-    request_class = BoundedRequest
-    asgi_http_class = HoldingConnection
+    """A Quart app with the errors of the contract. Its `direct` routes are answered without Quart's objects."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, static_folder=None)
         self.in_flight = 0
         self.is_quiet = asyncio.Event()
         self.is_draining = False
-        self.config.update(MAX_CONTENT_LENGTH=None, RESPONSE_TIMEOUT=None, BODY_TIMEOUT=None)
+        self.bells = Bells()
+        """Rung when a task ends. Whoever makes the app lets them listen."""
+        self.guard: Callable[[Call], None] = lambda _: None
+        """Raises a ContractError for a call that may not be answered."""
+        self._direct: dict[str, Handler] = {}
+        self._routes = self.url_map.bind("localhost")
+        self.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, RESPONSE_TIMEOUT=None)
         self.register_error_handler(ContractError, _refused)
-        self.register_error_handler(HTTPException, _no_such_route)
+        self.register_error_handler(HTTPException, _not_taken)
         self.register_error_handler(Exception, _broken)
 
-    def raise_routing_exception(self, request: BaseRequestWebsocket) -> NoReturn:
-        """Werkzeug's redirect to the canonical path is a 308, which Quart would answer by itself."""
-        if isinstance(request.routing_exception, RequestRedirect):
-            raise NotFound
-        super().raise_routing_exception(request)
+    def direct(self, method: str, rule: str) -> Callable[[Handler], Handler]:
+        """Registers a handler that is given the `Call`, and the rule's parts by name."""
+
+        def register(handler: Handler) -> Handler:
+            endpoint = f"{method} {rule}"
+            self.add_url_rule(rule, endpoint, methods=[method], provide_automatic_options=False)
+            self._direct[endpoint] = handler
+            return handler
+
+        return register
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Counts what is in flight, and tells clients of a draining server to come back on a new connection."""
@@ -197,60 +128,77 @@ class App(Quart):
         self.in_flight += 1
         self.is_quiet.clear()
         try:
-            await super().__call__(scope, receive, self._guarded(send, scope["http_version"]))
+            await self._answer(scope, receive, self._closing(send) if scope["http_version"].startswith("1") else send)
         finally:
             self.in_flight -= 1
             if not self.in_flight:
                 self.is_quiet.set()
 
-    def _guarded(self, send: ASGISendCallable, http_version: str) -> ASGISendCallable:
-        """Ends with the connection when a piece isn't taken in time."""
+    async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        call = Call(scope, receive, send)
+        try:
+            self.guard(call)
+            endpoint, parts = self._routes.match(call.path, call.method)
+            if handler := self._direct.get(endpoint):
+                await handler(call, **parts)
+            else:
+                await super().__call__(scope, receive, send)
+        except (NotFound, RequestRedirect):
+            location = self._canonical(call)
+            await (call.answer(307, headers=[("Location", location)]) if location else _refuse(call, NotFound()))
+        except HTTPException as error:
+            await _refuse(call, error)
+        except ContractError as error:
+            if call.is_answered:
+                log.info("answer.cut", error=str(error))  # the client sees that bytes are missing
+            else:
+                await call.refuse(error)
+        except Gone:
+            pass
+        except Exception as error:
+            log.error("request.failed", exc_info=error)
+            if not call.is_answered:
+                await call.answer(500, BROKEN)
 
-        async def guarded(message: Any) -> None:
-            if message["type"] == "http.response.start" and self.is_draining and http_version.startswith("1"):
+    def _canonical(self, call: Call) -> str | None:
+        """The path with or without its last slash, whichever is a route, and the query as it was."""
+        path = call.path.removesuffix("/") if call.path.endswith("/") else f"{call.path}/"
+        if not self._routes.allowed_methods(path):
+            return None
+        return quote(path) + (f"?{call.query_string}" if call.query_string else "")
+
+    def _closing(self, send: ASGISendCallable) -> ASGISendCallable:
+        """Tells the client that the connection ends, if it does."""
+
+        async def closing(message: Any) -> None:
+            if self.is_draining and message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
-            async with asyncio.timeout(TAKEN_SECONDS):
-                await send(message)
+            await send(message)
 
-        return guarded
+        return closing
+
+
+async def _refuse(call: Call, error: HTTPException) -> None:
+    allowed = [(name, value) for name, value in error.get_headers() if name == "Allow"]
+    body = ErrorBody(detail=error.name).model_dump_json().encode()
+    await call.answer(error.code or 500, body, [*JSON, *allowed])
 
 
 async def _refused(error: ContractError) -> Response:
-    response = json_response(ErrorBody(detail=error.detail).model_dump_json(), STATUS[type(error)])
-    if seconds := RETRY_AFTER_SECONDS.get(type(error)):
-        response.headers["Retry-After"] = str(seconds)
-    if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+    return json_response(ErrorBody(detail=error.detail).model_dump_json(), STATUS[type(error)], headers_of(error))
 
 
-async def _no_such_route(error: HTTPException) -> Response:
-    if isinstance(error, NotFound) and (location := _canonical()):
-        return Response("", 307, {"Location": location})
-    response = json_response(ErrorBody(detail=error.name).model_dump_json(), error.code or 500)
-    for name, value in error.get_headers():
-        if name == "Allow":
-            response.headers[name] = value
-    return response
-
-
-def _canonical() -> str | None:
-    """The path with or without its last slash, whichever is a route, and the query as it was."""
-    path = request.path.removesuffix("/") if request.path.endswith("/") else f"{request.path}/"
-    adapter = current_app.create_url_adapter(request)
-    if adapter is None or not adapter.allowed_methods(path):
-        return None
-    query = request.query_string.decode("latin-1")
-    return quote(path) + (f"?{query}" if query else "")
+async def _not_taken(error: HTTPException) -> Response:
+    return json_response(ErrorBody(detail=error.name).model_dump_json(), error.code or 500)
 
 
 async def _broken(error: Exception) -> Response:
     log.error("request.failed", exc_info=error)
-    return json_response(ErrorBody(detail="Internal Server Error").model_dump_json(), 500)
+    return json_response(BROKEN.decode(), 500)
 
 
-def json_response(body: str, status: int = 200) -> Response:
-    return Response(body, status, content_type="application/json")
+def json_response(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, status, dict(headers or {}), content_type="application/json")
 
 
 async def serve(
@@ -306,6 +254,7 @@ def _drained(app: App) -> Callable[[], Awaitable[None]]:
     async def drained() -> None:
         await stop.wait()
         app.is_draining = True
+        app.bells.close()
         log.info("server.draining", in_flight=app.in_flight)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ServingLoop)  # noqa: S101 - `run` made it

@@ -1,6 +1,7 @@
 """Checks a stored zip where it lies: zipfile over the chunks, in a thread, one range at a time."""
 
 import asyncio
+import io
 from typing import Final
 
 from core.contract import zips
@@ -30,6 +31,10 @@ class ZipCheck:
         else:
             async with self._large:
                 await self._check(blob)
+
+    async def content(self, zip: bytes) -> None:
+        """As the call, of a small one that isn't stored yet."""
+        await asyncio.to_thread(zips.check, io.BytesIO(zip), self._limits)
 
     async def _check(self, blob: Blob) -> None:
         loop = asyncio.get_running_loop()

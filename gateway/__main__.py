@@ -1,5 +1,6 @@
 """`python -m gateway` serves the public API over HTTPS."""
 
+import asyncio
 from typing import Final
 
 from core.client import CoreClient
@@ -13,14 +14,17 @@ KEEP_ALIVE_SECONDS: Final = 20.0
 
 async def main() -> None:
     settings = Settings()
-    async with CoreClient.open(settings) as core:
+    async with CoreClient.open(settings) as core, asyncio.TaskGroup() as group:
+        app = make_app(core, allow_public_post_model=settings.allow_public_post_model != "")
+        listener = group.create_task(app.bells.listen(core.ended), name="bells")
         await serve(
-            make_app(core, allow_public_post_model=settings.allow_public_post_model != ""),
+            app,
             host=settings.gateway_host,
             port=settings.gateway_port,
             keep_alive_seconds=KEEP_ALIVE_SECONDS,
             tls=(str(settings.tls_cert_file), str(settings.tls_key_file)),
         )
+        listener.cancel()
 
 
 if __name__ == "__main__":

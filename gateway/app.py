@@ -7,13 +7,15 @@ from typing import Final
 
 from quart import Response, request, send_from_directory
 
-from core.client import CoreClient
+from core.calls import Call
+from core.client import CoreClient, Unoffered
 from core.contract.errors import Forbidden, TaskNotFound, Unavailable
-from core.contract.http import Readiness
+from core.contract.http import FINISHED, Outcome, Readiness
 from core.contract.model import ModelSpec
 from core.contract.task import UID
 from core.openapi import PUBLIC, add_docs
 from core.serving import App, json_response
+from gateway.polls import Polls
 from gateway.relay import SMALL_BYTES, relay
 
 READY_SECONDS: Final = 1.0
@@ -24,6 +26,7 @@ PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
 
 def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     app = App("gateway")
+    polls = Polls(core)
     add_docs(app, "InferenceServer", PUBLIC)
 
     @app.get("/")
@@ -43,49 +46,64 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     async def healthz() -> Response:
         return json_response('{"status":"alive"}')
 
-    @app.get("/readyz")
-    async def readyz() -> Response:
+    @app.direct("GET", "/readyz")
+    async def readyz(call: Call) -> None:
         """Core's answer, which names parts and no places."""
         try:
             async with asyncio.timeout(READY_SECONDS):
-                return await relay(core, "GET", "/readyz")
+                await relay(call, core, "GET", "/readyz")
         except (TimeoutError, Unavailable):
             readiness = Readiness(ready=False, missing={"core": "does not answer"})
-            return json_response(readiness.model_dump_json(exclude_defaults=True), 503)
+            await call.answer(503, readiness.model_dump_json(exclude_defaults=True).encode())
 
-    @app.post("/api/tasks/")
-    async def post_task() -> Response:
-        if "container_tag" in request.args:
-            return await post_model()  # how version 1's documentation registers a model
-        model = request.args.get("model_human_readable_id") or request.args.get("human_readable_id")
-        return await relay_upload("/api/tasks/", request.args, model=model)
+    @app.direct("POST", "/api/tasks/")
+    async def post_task(call: Call) -> None:
+        if "container_tag" in call.args:
+            return await post_model(call)  # how version 1's documentation registers a model
+        model = call.args.get("model_human_readable_id") or call.args.get("human_readable_id")
+        await relay_upload(call, "/api/tasks/", call.args, model=model)
 
-    @app.get("/api/tasks/<uid>")
-    async def get_task(uid: str) -> Response:
-        return await relay(core, request.method, f"/api/tasks/outputs/{_known_form(uid)}")
+    @app.direct("GET", "/api/tasks/<uid>")
+    async def get_task(call: Call, uid: str) -> None:
+        """Asked for over and over until it is there: only then is there anything to relay."""
+        path = f"/api/tasks/outputs/{_known_form(uid)}"
+        try:
+            outcome = await ask(call, uid)
+        except Unoffered:
+            outcome = FINISHED  # or not: an older core says so itself
+        if outcome == FINISHED:
+            await relay(call, core, call.method, path)
+        else:
+            await call.answer(outcome.status, outcome.body.encode())
 
-    @app.delete("/api/tasks/<uid>")
-    async def delete_task(uid: str) -> Response:
-        return await relay(core, "DELETE", f"/api/tasks/{_known_form(uid)}")
+    @app.direct("DELETE", "/api/tasks/<uid>")
+    async def delete_task(call: Call, uid: str) -> None:
+        await relay(call, core, "DELETE", f"/api/tasks/{_known_form(uid)}")
 
-    @app.get("/api/models/")
-    async def models() -> Response:
-        return await relay(core, "GET", "/api/models/")
+    @app.direct("GET", "/api/models/")
+    async def models(call: Call) -> None:
+        await relay(call, core, "GET", "/api/models/")
 
-    @app.post("/api/models/")
-    async def post_model() -> Response:
+    @app.direct("POST", "/api/models/")
+    async def post_model(call: Call) -> None:
         if not allow_public_post_model:
             raise Forbidden("Registering models is the operator's here")
-        params = {name: value for name, value in request.args.items() if name in PUBLIC_MODEL_PARAMETERS}
-        return await relay_upload("/api/models/", params, model=None)
+        params = {name: value for name, value in call.args.items() if name in PUBLIC_MODEL_PARAMETERS}
+        await relay_upload(call, "/api/models/", params, model=None)
 
-    async def relay_upload(path: str, params: Mapping[str, str], *, model: str | None) -> Response:
+    async def ask(call: Call, uid: str) -> Outcome:
+        if not (seconds := call.wait_seconds):
+            return await polls.outcome(uid)
+        async with call.attended():
+            return await app.bells.outcome(uid, seconds, polls.outcome)
+
+    async def relay_upload(call: Call, path: str, params: Mapping[str, str], *, model: str | None) -> None:
         """A small body goes at once; before a large one core is asked."""
-        size = request.content_length
+        size = call.content_length
         if size is not None and size <= SMALL_BYTES:
-            return await relay(core, "POST", path, params=params)
+            return await relay(call, core, "POST", path, params=params)
         admission = await core.admit(model=model, size=size)
-        return await relay(core, "POST", path, params=params, admission=admission)
+        await relay(call, core, "POST", path, params=params, admission=admission)
 
     return app
 

@@ -7,9 +7,8 @@ from typing import Final
 
 import aiohttp
 import structlog
-from multidict import CIMultiDict
-from quart import Response, request
 
+from core.calls import Call
 from core.client import CoreClient, unanswered
 from core.contract.errors import TooLarge, Unavailable
 from core.contract.http import TICKET_HEADER, Admission
@@ -22,13 +21,15 @@ SMALL_BYTES: Final = 2**20
 ANSWER_SECONDS: Final = 15.0
 """To a call without a body core begins to answer within this, or stands still."""
 
-PASSED_ON: Final = ("Content-Type", "Range", "If-Range", "If-None-Match", "Accept")
+HELD_BYTES: Final = 2**16
+"""An answer up to this size is sent at once."""
+
+PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept")
 PASSED_BACK: Final = frozenset(
     {
         "accept-ranges",
         "cache-control",
         "content-disposition",
-        "content-length",
         "content-range",
         "content-type",
         "etag",
@@ -39,44 +40,48 @@ PASSED_BACK: Final = frozenset(
 
 
 async def relay(
+    call: Call,
     core: CoreClient,
     method: str,
     path: str,
     *,
     params: Mapping[str, str] | None = None,
     admission: Admission | None = None,
-) -> Response:
-    """The present request as `method path` of core. The admission bounds a body whose length isn't known."""
-    headers = CIMultiDict({name: request.headers[name] for name in PASSED_ON if name in request.headers})
-    body: AsyncIterator[bytes] | None = (
-        aiter(request.body) if method == "POST" and request.content_length != 0 else None
-    )
-    if body is not None and request.content_length is not None:
-        headers["Content-Length"] = str(request.content_length)
-    if body is not None and admission is not None:
+) -> None:
+    """The call as `method path` of core. A body without an admission is small; else that bounds it."""
+    headers = {name: call.header(name) for name in PASSED_ON if name in call}
+    body: AsyncIterator[bytes] | bytes | None = None
+    if call.has_body and admission is None:
+        body = b"".join([piece async for piece in call.pieces()])
+    elif call.has_body and admission is not None:
+        body = _bounded(call.pieces(), admission.max_bytes)
         headers[TICKET_HEADER] = admission.ticket
-        body = _bounded(body, admission.max_bytes)
+        if call.content_length is not None:
+            headers["content-length"] = str(call.content_length)
     try:
         async with asyncio.timeout(ANSWER_SECONDS if body is None else None):
             answer = await core.session.request(
-                method,
-                path,
-                params=params,
-                headers=headers,
-                data=body,
-                allow_redirects=False,
+                method, path, params=params, headers=headers, data=body, allow_redirects=False
             )
+        try:
+            await _pass_back(call, answer)
+        finally:
+            answer.release()  # to the pool; closed, unless all of it was read
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise unanswered(error) from error
+
+
+async def _pass_back(call: Call, answer: aiohttp.ClientResponse) -> None:
     if answer.status == HTTPStatus.UNAUTHORIZED:
-        answer.close()
         log.error("core.token_refused")  # the operator's to mend, and nothing that a client can do
         raise Unavailable
-    back = [(name, value) for name, value in answer.headers.items() if name.lower() in PASSED_BACK]
-    response = Response(_pieces(answer), answer.status)
-    response.headers.clear()
-    response.headers.extend(back)
-    return response
+    headers = [(name, value) for name, value in answer.headers.items() if name.lower() in PASSED_BACK]
+    size = answer.content_length
+    if size is not None and size <= HELD_BYTES and call.method != "HEAD":
+        await call.answer(answer.status, await answer.read(), headers)
+    else:
+        length = [("Content-Length", str(size))] if size is not None else []
+        await call.stream(answer.status, [*headers, *length], answer.content.iter_any())
 
 
 async def _bounded(body: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
@@ -86,12 +91,3 @@ async def _bounded(body: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[
         if left < 0:
             raise TooLarge.over(max_bytes)
         yield piece
-
-
-async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Core's connection goes back to the pool, or is closed when the client went away in the middle."""
-    try:
-        async for piece in answer.content.iter_any():
-            yield piece
-    finally:
-        answer.release()

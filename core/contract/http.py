@@ -90,7 +90,33 @@ class Admission(BaseModel):
     ticket: str
 
 
-TICKET_HEADER: Final = "Admission-Ticket"
+class Asked(BaseModel):
+    """The tasks whose outcomes somebody wants to know."""
+
+    uids: tuple[str, ...] = Field(max_length=1000)
+
+
+class Outcome(BaseModel):
+    """What `GET /api/tasks/{uid}` answers now: the status, and the body unless that is the zip."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: int
+    body: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """It won't become another one while somebody waits for it."""
+        return self.status != STATUS[errors.TaskNotFinished]
+
+    @classmethod
+    def of(cls, error: errors.ContractError) -> "Outcome":
+        return cls(status=STATUS[type(error)], body=ErrorBody(detail=error.detail).model_dump_json())
+
+
+FINISHED: Final = Outcome(status=HTTPStatus.OK)
+
+TICKET_HEADER: Final = "admission-ticket"
 
 
 class Readiness(BaseModel):

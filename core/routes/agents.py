@@ -3,15 +3,16 @@
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from quart import Blueprint, Response, request
+from quart import Response, request
 
+from core.calls import Call
 from core.contract.agent import Agent, AgentReport
 from core.contract.errors import InvalidRequest
 from core.contract.http import ClaimRequest, Noted
 from core.contract.task import Failure
 from core.dispatch import Dispatch
 from core.routes.parameters import parse
-from core.serving import json_response
+from core.serving import App, json_response
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -21,48 +22,44 @@ class AdmissionRequest(BaseModel):
     size: int | None = None
 
 
-def blueprint(dispatch: Dispatch) -> Blueprint:
-    routes = Blueprint("agents", __name__, url_prefix="/api")
-
-    @routes.get("/admission")
+def add_routes(app: App, dispatch: Dispatch) -> None:
+    @app.get("/api/admission")
     async def admit() -> Response:
         asked = parse(AdmissionRequest, request.args)
         return json_response((await dispatch.admit(model=asked.model, size=asked.size)).model_dump_json())
 
-    @routes.post("/agents/")
+    @app.post("/api/agents/")
     async def hear() -> Response:
         return json_response((await dispatch.heard(await _body(AgentReport))).model_dump_json())
 
-    @routes.get("/agents/")
-    async def every() -> Response:
+    @app.get("/api/agents/")
+    async def every_agent() -> Response:
         """Those that were there within a day."""
         return json_response(TypeAdapter(list[Agent]).dump_json(await dispatch.store.agents.all()).decode())
 
-    @routes.post("/tasks/<uid>/claim")
+    @app.post("/api/tasks/<uid>/claim")
     async def claim(uid: str) -> Response:
         return json_response((await dispatch.claim(uid, await _body(ClaimRequest))).model_dump_json())
 
-    @routes.post("/tasks/<uid>/attempts/<int:attempt>/renew")
+    @app.post("/api/tasks/<uid>/attempts/<int:attempt>/renew")
     async def renew(uid: str, attempt: int) -> Response:
         await dispatch.renew(uid, attempt, noted=_noted())
         return Response("", 204)
 
-    @routes.post("/tasks/<uid>/attempts/<int:attempt>/output")
-    async def finish(uid: str, attempt: int) -> Response:
-        await dispatch.finish(uid, attempt, aiter(request.body), noted=_noted())
-        return Response("", 204)
+    @app.direct("POST", "/api/tasks/<uid>/attempts/<int:attempt>/output")
+    async def finish(call: Call, uid: str, attempt: int) -> None:
+        await dispatch.finish(uid, attempt, call.pieces(), noted=parse(Noted, call.args))
+        await call.answer(204, headers=())
 
-    @routes.post("/tasks/<uid>/attempts/<int:attempt>/failure")
+    @app.post("/api/tasks/<uid>/attempts/<int:attempt>/failure")
     async def fail(uid: str, attempt: int) -> Response:
         await dispatch.fail(uid, attempt, await _body(Failure), noted=_noted())
         return Response("", 204)
 
-    @routes.post("/tasks/<uid>/attempts/<int:attempt>/release")
+    @app.post("/api/tasks/<uid>/attempts/<int:attempt>/release")
     async def release(uid: str, attempt: int) -> Response:
         await dispatch.release(uid, attempt)
         return Response("", 204)
-
-    return routes
 
 
 def _noted() -> Noted:

@@ -1,18 +1,24 @@
 """Tasks: what clients, operators and the consumers of version 1 call."""
 
 import json
+from collections.abc import AsyncIterator
+from typing import Final
 
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, field_validator
-from quart import Blueprint, Response, request
+from quart import Response, request
 
+from core.calls import Call
 from core.contract.errors import InvalidParameters
+from core.contract.http import Asked, Outcome
 from core.contract.task import State, Task
 from core.dispatch import Dispatch
-from core.routes.downloads import zip_response
+from core.routes.downloads import answer_zip
 from core.routes.models import register_model
 from core.routes.parameters import parse
 from core.routes.uploads import FIELD, announced, posted_zip
-from core.serving import json_response
+from core.serving import App, json_response
+
+_OUTCOMES: Final = TypeAdapter(list[Outcome])
 
 
 class Submission(BaseModel):
@@ -39,66 +45,81 @@ class Page(BaseModel):
     limit: int = Field(default=1000, ge=1, le=10_000)
 
 
-def blueprint(dispatch: Dispatch) -> Blueprint:
-    routes = Blueprint("tasks", __name__, url_prefix="/api/tasks")
-
-    @routes.post("/")
-    async def submit() -> Response:
+def add_routes(app: App, dispatch: Dispatch) -> None:
+    @app.direct("POST", "/api/tasks/")
+    async def submit(call: Call) -> None:
         """A zip for a model: the uid, as a bare JSON string."""
-        if "container_tag" in request.args:
-            return await register_model(dispatch)  # how version 1's documentation registers a model
-        zip = await posted_zip(request, max_bytes=dispatch.max_upload_bytes)
+        if "container_tag" in call.args:
+            return await register_model(call, dispatch)  # how version 1's documentation registers a model
+        zip = await posted_zip(call, max_bytes=dispatch.max_upload_bytes)
         no_zip = [] if zip is not None else InvalidParameters.missing("body", FIELD).detail
         try:
-            model = parse(Submission, request.args).model_human_readable_id
+            model = parse(Submission, call.args).model_human_readable_id
         except InvalidParameters as wrong:
             raise InvalidParameters([*wrong.detail, *no_zip]) from None
         if zip is None:
             raise InvalidParameters(no_zip)
-        return json_response(json.dumps(await dispatch.submit(model, zip, announced(request))))
+        uid = await dispatch.submit(model, zip, announced(call))
+        await call.answer(200, json.dumps(uid).encode())
 
-    @routes.get("/")
-    async def page() -> Response:
+    @app.get("/api/tasks/")
+    async def list_tasks() -> Response:
         """The newest first."""
         wanted = parse(Page, request.args)
         tasks = await dispatch.store.tasks.page(offset=wanted.offset, limit=wanted.limit)
         return json_response(TypeAdapter(list[Task]).dump_json(await dispatch.explained(tasks)).decode())
 
-    @routes.put("/")
+    @app.put("/api/tasks/")
     async def set_status() -> Response:
         change = parse(StatusChange, request.args)
         task = await dispatch.set_status(change.uid, State.of_status(change.status))
         return json_response(task.model_dump_json())
 
-    @routes.get("/<uid>")
+    @app.get("/api/tasks/<uid>")
     async def show(uid: str) -> Response:
         [task] = await dispatch.explained([await dispatch.task(uid)])
         return json_response(task.model_dump_json())
 
-    @routes.delete("/<uid>")
+    @app.delete("/api/tasks/<uid>")
     async def delete(uid: str) -> Response:
         return json_response((await dispatch.delete(uid)).model_dump_json())
 
-    @routes.post("/<uid>/cancel")
+    @app.post("/api/tasks/<uid>/cancel")
     async def cancel(uid: str) -> Response:
         return json_response((await dispatch.cancel(uid)).model_dump_json())
 
-    @routes.get("/inputs/<uid>")
-    async def input_zip(uid: str) -> Response:
-        blob = await dispatch.input(uid)
-        return zip_response(dispatch.store.blobs, blob, filename=f"{uid}-input.zip")
+    @app.direct("GET", "/api/tasks/inputs/<uid>")
+    async def input_zip(call: Call, uid: str) -> None:
+        await answer_zip(call, dispatch.store.blobs, await dispatch.input(uid), filename=f"{uid}-input.zip")
 
-    @routes.get("/outputs/<uid>")
-    async def output_zip(uid: str) -> Response:
-        blob = await dispatch.output(uid)
-        return zip_response(dispatch.store.blobs, blob, filename=f"{uid}.zip")
+    @app.direct("GET", "/api/tasks/outputs/<uid>")
+    async def output_zip(call: Call, uid: str) -> None:
+        if seconds := call.wait_seconds:
+            async with call.attended():
+                await app.bells.outcome(uid, seconds, dispatch.outcome)
+        await answer_zip(call, dispatch.store.blobs, await dispatch.output(uid), filename=f"{uid}.zip")
 
-    @routes.post("/outputs/<uid>")
-    async def post_output(uid: str) -> Response:
+    @app.direct("POST", "/api/tasks/outcomes")
+    async def outcomes(call: Call) -> None:
+        """What the gateway's clients ask for, many at once."""
+        asked = Asked.model_validate_json(b"".join([piece async for piece in call.pieces()]))
+        await call.answer(200, _OUTCOMES.dump_json(await dispatch.outcomes(asked.uids)))
+
+    @app.direct("GET", "/api/tasks/ended")
+    async def ended(call: Call) -> None:
+        """A line with the uid of each task that ends or is deleted, as it happens; empty ones while there is none."""
+        await call.stream(200, [("Content-Type", "text/plain")], _lines(app.bells.heard()))
+
+    @app.direct("POST", "/api/tasks/outputs/<uid>")
+    async def post_output(call: Call, uid: str) -> None:
         """A consumer of version 1 delivers: that finishes the task."""
-        zip = await posted_zip(request, max_bytes=dispatch.max_upload_bytes)
+        zip = await posted_zip(call, max_bytes=dispatch.max_upload_bytes)
         if zip is None:
             raise InvalidParameters.missing("body", FIELD)
-        return json_response((await dispatch.finish(uid, None, zip)).model_dump_json())
+        task = await dispatch.finish(uid, None, zip)
+        await call.answer(200, task.model_dump_json().encode())
 
-    return routes
+
+async def _lines(words: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    async for word in words:
+        yield f"{word}\n".encode()

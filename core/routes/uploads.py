@@ -6,8 +6,8 @@ from typing import Final
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from quart import Request
 
+from core.calls import Call
 from core.contract.errors import InvalidRequest, TooLarge
 from core.contract.http import TICKET_HEADER
 from core.store.room import Announced
@@ -16,27 +16,27 @@ FIELD: Final = "zip_file"
 RAW_TYPES: Final = (b"application/zip", b"application/x-zip-compressed", b"application/octet-stream")
 
 
-def announced(request: Request) -> Announced:
+def announced(call: Call) -> Announced:
     """What is known of the body before it is read. A form is a little larger than its file."""
-    return Announced(size=request.content_length, ticket=request.headers.get(TICKET_HEADER))
+    return Announced(size=call.content_length, ticket=call.header(TICKET_HEADER) or None)
 
 
-async def posted_zip(request: Request, *, max_bytes: int) -> AsyncIterator[bytes] | None:
+async def posted_zip(call: Call, *, max_bytes: int) -> AsyncIterator[bytes] | None:
     """The bytes of the form's `zip_file`, or of the raw body; None when there is neither.
 
     Raises TooLarge before anything is read when the headers say so; what says nothing is held to it as it is stored.
     """
-    if request.content_length is not None and request.content_length > max_bytes:
+    if call.content_length is not None and call.content_length > max_bytes:
         raise TooLarge.over(max_bytes)
-    content_type, options = parse_options_header(request.headers.get("Content-Type", ""))
+    content_type, options = parse_options_header(call.header("content-type"))
     if content_type == b"multipart/form-data":
         boundary = options.get(b"boundary")
         if not boundary:
             raise InvalidRequest("The multipart body's boundary is missing from Content-Type")
         form = _Form(boundary)
-        pieces = aiter(request.body)
+        pieces = call.pieces()
         return form.rest(pieces) if await form.reach_file(pieces) else None
-    pieces = aiter(request.body)
+    pieces = call.pieces()
     first = await anext(pieces, b"")
     if not first and content_type not in RAW_TYPES:
         return None

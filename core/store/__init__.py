@@ -10,6 +10,7 @@ from core.store.connection import Connection, connected
 from core.store.models import Models
 from core.store.pulse import Pulse
 from core.store.room import Room
+from core.store.submissions import Submissions
 from core.store.tasks import Tasks
 
 
@@ -22,6 +23,7 @@ class Store:
     agents: Agents
     blobs: Blobs
     room: Room
+    submissions: Submissions
     pulse: Pulse
     connection: Connection
 
@@ -40,6 +42,7 @@ async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store
                 Agents(connection),
                 Blobs(connection),
                 room,
+                Submissions(connection, room),
                 pulse,
                 connection,
             )

@@ -7,7 +7,7 @@ fresh, so that whatever a crash leaves is found and swept (core/reaper.py).
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -222,12 +222,15 @@ class Blobs:
             pieces.append(await self._redis.call("GETRANGE", keys.chunk(blob.id, number), first, last))
         return b"".join(pieces)
 
-    async def exists(self, blob: Blob) -> bool:
-        """Whether it is there, by its header and last chunk."""
-        last = max(blob.size - 1, 0) // CHUNK_BYTES
+    async def exist(self, blobs: Sequence[Blob]) -> list[bool]:
+        """Whether each is there, by its header and last chunk."""
+        names = []
+        for blob in blobs:
+            last = max(blob.size - 1, 0) // CHUNK_BYTES
+            names += [keys.blob(blob.id), keys.chunk(blob.id, last)]
         async with soon():
-            found = await self._redis.call_all([("EXISTS", keys.blob(blob.id)), ("EXISTS", keys.chunk(blob.id, last))])
-        return all(found)
+            found = await self._redis.call_all(("EXISTS", name) for name in names)
+        return [bool(header and chunk) for header, chunk in zip(found[::2], found[1::2], strict=True)]
 
     async def loosen(self, blobs: Iterable[Blob]) -> None:
         """Says that these are about to lose their owner: if their remover dies, the sweep takes over."""

@@ -32,6 +32,9 @@ REPLICA_SECONDS: Final = 1.0
 DOUBT_SECONDS: Final = 0.5
 """Whoever goes away sooner has lost nothing but its interest."""
 
+QUIET_SECONDS: Final = 5.0
+"""After so long without a word on a channel Redis is asked whether it is there."""
+
 RETRY_SECONDS: Final = (0.05, 0.2)
 """At most, before each new try."""
 
@@ -150,6 +153,24 @@ class Connection:
             layout = await self._servers.layout()
         return await asyncio.gather(*(each(shard) for shard in layout.shards))
 
+    async def heard(self, channel: str) -> AsyncIterator[str]:
+        """What is said on the channel, from now on; "" at first, and while there is nothing. Raises Unavailable when
+        the connection is lost.
+        """
+        with translated():
+            layout = await self._servers.layout()
+            async with layout.shards[0].node.pubsub() as listener:  # a cluster tells each of its nodes
+                await listener.subscribe(channel)
+                answered = time.monotonic()
+                while time.monotonic() - answered < 2 * QUIET_SECONDS:
+                    message = await listener.get_message(timeout=QUIET_SECONDS)
+                    if message is None:
+                        await listener.ping()
+                        continue
+                    answered = time.monotonic()
+                    yield message["data"].decode() if message["type"] == "message" else ""
+        raise Unavailable("Redis stands still")
+
     async def _by_shard(self, keys: Iterable[str | bytes]) -> dict[Shard, list[int]]:
         """The positions of the keys that it has."""
         layout = await self._servers.layout()
@@ -238,6 +259,13 @@ class Script:
         except exceptions.NoScriptError:  # new to that server, or the server is
             return await self._connection.call("EVAL", self._body, *call, kept=self._kept)
 
+    async def each(self, keys: Sequence[str]) -> list[Any]:
+        """Once for each key, without arguments, in as few trips as there are servers."""
+        try:
+            return await self._connection.call_all(("EVALSHA", self._sha, 1, key) for key in keys)
+        except exceptions.NoScriptError:
+            return await self._connection.call_all(("EVAL", self._body, 1, key) for key in keys)
+
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
@@ -287,10 +315,13 @@ async def soon(seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
         raise Unavailable from error
 
 
-def script(connection: Connection, name: str, *, kept: bool = False) -> Script:
-    """allow-oom: a task must be able to end when the memory is full, because that frees memory."""
+def script(connection: Connection, *names: str, kept: bool = False) -> Script:
+    """Of files in lua/, one after the other.
+
+    allow-oom: a task must be able to end when the memory is full, because that frees memory.
+    """
     folder = resources.files("core.store").joinpath("lua")
-    body = folder.joinpath("common.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
+    body = "".join(folder.joinpath(f"{name}.lua").read_text() for name in ("common", *names))
     return Script(connection, f"#!lua flags=allow-oom\n{body}", kept=kept)
 
 

@@ -38,6 +38,11 @@ REAPER: Final = "reaper"
 """Which core sweeps just now. Expires by itself."""
 
 
+ENDED: Final = "ended"
+"""Channel: uid of each task that ends or is deleted, for whoever waits for it. Who doesn't listen just then misses it.
+"""
+
+
 def kept(number: int) -> str:
     """Written behind other writes, so that a replica that has it has them; each shard has one such key. Expires by
     itself.

@@ -1,5 +1,7 @@
 """Models in Redis: a hash of records, one a human_readable_id."""
 
+from dataclasses import dataclass
+
 from core.contract import codec
 from core.contract.errors import ModelExists
 from core.contract.model import Limits, Model, ModelSpec
@@ -8,11 +10,20 @@ from core.store import keys
 from core.store.connection import Connection
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A model as it was, parsed and as Redis has it: whoever builds on it has Redis compare."""
+
+    model: Model
+    packed: bytes
+
+
 class Models:
     """An installation has tens of models, so that reading them all is a small thing."""
 
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._seen: dict[str, Seen] = {}
 
     async def add(self, uid: str, spec: ModelSpec, limits: Limits, zip: Blob | None) -> Model:
         """Raises ModelExists. A number that a refused model drew stays unused."""
@@ -27,7 +38,18 @@ class Models:
 
     async def get(self, human_readable_id: str) -> Model | None:
         packed = await self._redis.ask("HGET", keys.MODELS, human_readable_id)
-        return codec.unpack(Model, packed) if packed else None
+        if packed is None:
+            self._seen.pop(human_readable_id, None)
+            return None
+        model = codec.unpack(Model, packed)
+        self._seen[human_readable_id] = Seen(model, packed)
+        return model
+
+    async def seen(self, human_readable_id: str) -> Seen | None:
+        """As it was when it was last asked for."""
+        if human_readable_id not in self._seen:
+            await self.get(human_readable_id)
+        return self._seen.get(human_readable_id)
 
     async def all(self) -> list[Model]:
         """In the order of their registration."""

@@ -89,8 +89,8 @@ class Room:
 
     def __init__(self, connection: Connection, reserve_percent: float) -> None:
         self._redis = connection
-        self._reserve_percent = reserve_percent
-        self._admit = script(connection, "admit")
+        self.reserve_percent = reserve_percent
+        self._admit = script(connection, "room", "admit")
         self._arrive = script(connection, "arrive")
         self._overdue = script(connection, "overdue")
 
@@ -120,11 +120,14 @@ class Room:
         """Room for `size` bytes in place of what the ticket has; `may_hold`: unless that is as much already. Raises
         StoreFull or, when it would never fit, TooLarge.
         """
-        args: list[str | float] = [ticket, size, seconds, self._reserve_percent, int(may_hold)]
+        args: list[str | float] = [ticket, size, seconds, self.reserve_percent, int(may_hold)]
         if self._redis.is_spread:
             memory = await self._memory()
             args += [memory.used, memory.limit]
-        answer = await self._admit(keys=[keys.INCOMING], args=args)
+        self.judge(await self._admit(keys=[keys.INCOMING], args=args))
+
+    def judge(self, answer: int) -> None:
+        """Of a script that asked whether there is room."""
         if answer <= 0:
             metrics.UPLOADS_REFUSED.inc()
             raise StoreFull if answer == 0 else TooLarge("The zip is larger than all the memory that there is for zips")

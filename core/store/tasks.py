@@ -2,26 +2,30 @@
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from core.contract import codec
 from core.contract.errors import Unavailable
 from core.contract.http import Noted
+from core.contract.model import Model
 from core.contract.needs import ANY, Need
 from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
+from core.gathering import Gathering
 from core.store import keys
-from core.store.connection import Connection, script
+from core.store.connection import Connection, script, soon
 
 FIRST_LOOK_SECONDS: Final = 5.0
 """A task that a crash left between its commit and its message is rung after this."""
 
 CREATE_SECONDS: Final = 120.0
 """Long after this no late command of a core that stood still makes the task of an index entry."""
+
+NOTED_AT_ONCE: Final = 200
 
 LEASE_MARGIN_SECONDS: Final = 0.5
 
@@ -68,6 +72,19 @@ class NewTask:
     need: Need
     max_attempts: int
 
+    @classmethod
+    def of(cls, model: Model, uid: str, input: Blob) -> Self:
+        return cls(uid, model.human_readable_id, input, need=model.need, max_attempts=model.max_attempts)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a task ended, if it has."""
+
+    state: State
+    output: Blob | None
+    failure: Failure | None
+
 
 @dataclass(frozen=True)
 class Look:
@@ -95,6 +112,7 @@ class Tasks:
         self._sweeper = secrets.token_bytes(8)
         self._create = script(connection, "create", kept=True)
         self._ring = script(connection, "ring")
+        self._rung = Gathering(self._note_rung, at_once=NOTED_AT_ONCE)
         self._announce = script(connection, "announce")
         self._drop_output = script(connection, "drop_output", kept=True)
         self._claim = script(connection, "claim", kept=True)
@@ -113,11 +131,7 @@ class Tasks:
         now = time.time()
         await self._redis.note("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid, kept=True)
         await self._redis.note("ZADD", keys.TASKS, now, new.uid, kept=True)
-        fields: list[str | bytes | int] = ["uid", new.uid, "model", new.model_human_readable_id]
-        fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
-        fields += ["needs", "gpu"] if new.need.gpu_count else []
-        fields += ["need", new.need.name] if new.need.name else []
-        await self._create(keys=[keys.task(new.uid)], args=fields)
+        await self._create(keys=[keys.task(new.uid)], args=fields_of(new))
         if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's
             await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
             await self._redis.note("ZADD", keys.DUE, "NX", now, new.uid, kept=True)
@@ -126,15 +140,29 @@ class Tasks:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
         return _task(fields) if fields else None
 
+    async def endings(self, uids: Sequence[str]) -> list[Ending | None]:
+        """None where there is no such task."""
+        answers = await self._redis.call_all(("HMGET", keys.task(uid), *_ENDING) for uid in uids)
+        return [_ending(*values) for values in answers]
+
+    def ended(self) -> AsyncIterator[str]:
+        """The uid of each task that ends or is deleted, from now on; as `Connection.heard`."""
+        return self._redis.heard(keys.ENDED)
+
     async def page(self, *, offset: int, limit: int) -> list[Task]:
         """Newest first."""
         uids = await self._redis.call("ZREVRANGE", keys.TASKS, offset, offset + limit - 1)
         records = await self._redis.call_all(("HGETALL", keys.task(uid.decode())) for uid in uids)
         return [_task(fields) for fields in records if fields]
 
-    async def ring(self, uid: str) -> None:
-        """Notes that the broker has confirmed the message of a task."""
-        await self._ring(keys=[keys.task(uid)])
+    def ring(self, uid: str) -> None:
+        """Notes soon that the broker has confirmed the message of a task. If that is lost, it is rung once more."""
+        self._rung.add(uid)
+
+    async def _note_rung(self, uids: list[str]) -> None:
+        with suppress(Unavailable):
+            async with soon():
+                await self._ring.each([keys.task(uid) for uid in uids])
 
     async def announce(self, uid: str) -> None:
         """Notes that the broker has confirmed the message of a task's end."""
@@ -253,6 +281,29 @@ class Tasks:
             return bool(mine)
         await self._redis.call("PEXPIRE", keys.REAPER, int(seconds * 1000))
         return True
+
+
+_ENDING: Final = ("state", "output", "failure")
+
+
+def _ending(state: bytes | None, output: bytes | None, failure: bytes | None) -> Ending | None:
+    return (
+        Ending(
+            State(state.decode()),
+            codec.unpack(Blob, output) if output else None,
+            codec.unpack(Failure, failure) if failure else None,
+        )
+        if state
+        else None
+    )
+
+
+def fields_of(new: NewTask) -> list[str | bytes | float]:
+    """As the scripts know them: name, value, name, value, …"""
+    fields: list[str | bytes | float] = ["uid", new.uid, "model", new.model_human_readable_id]
+    fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
+    fields += ["needs", "gpu"] if new.need.gpu_count else []
+    return fields + (["need", new.need.name] if new.need.name else [])
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

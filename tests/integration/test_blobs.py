@@ -123,9 +123,9 @@ async def test_an_upload_that_was_taken_for_dead_is_refused(store: Store) -> Non
 async def test_a_blob_that_is_gone_is_said_to_be(store: Store) -> None:
     """An answer never ends early as if it were whole."""
     blob = await stored_blob(store, "owner", bytes(2 * CHUNK_BYTES))
-    assert await store.blobs.exists(blob)
+    assert await store.blobs.exist([blob]) == [True]
     await store.connection.call("DEL", keys.chunk(blob.id, 1))
-    assert not await store.blobs.exists(blob)
+    assert await store.blobs.exist([blob]) == [False]
     with pytest.raises(OutputGone):
         _ = [piece async for piece in store.blobs.read(blob, 0, blob.size)]
-    assert not await store.blobs.exists(Blob(id="none", size=1))
+    assert await store.blobs.exist([Blob(id="none", size=1)]) == [False]

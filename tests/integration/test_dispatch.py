@@ -178,9 +178,9 @@ async def test_zips_without_an_owner_are_swept_and_owned_ones_stay(dispatch: Dis
     await dispatch.store.blobs.loosen([orphan, owned, model.zip])
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
-    assert not await dispatch.store.blobs.exists(orphan)
-    assert await dispatch.store.blobs.exists(owned)
-    assert await dispatch.store.blobs.exists(model.zip)
+    assert await dispatch.store.blobs.exist([orphan]) == [False]
+    assert await dispatch.store.blobs.exist([owned]) == [True]
+    assert await dispatch.store.blobs.exist([model.zip]) == [True]
     assert await dispatch.store.connection.call("ZCARD", keys.LOOSE) == 0
 
 
@@ -320,7 +320,7 @@ async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytes
     for task in await tasks.page(offset=0, limit=10):
         blob = task.output if task.state is State.FINISHED else task.input
         assert blob is not None
-        assert await dispatch.store.blobs.exists(blob)
+        assert await dispatch.store.blobs.exist([blob]) == [True]
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
     for task in await tasks.page(offset=0, limit=10):
@@ -475,7 +475,7 @@ async def test_a_server_that_cant_write_is_away(store: Store) -> None:
         with pytest.raises(Unavailable):
             await store.connection.call("SET", "key", "value")
         with pytest.raises(Unavailable):
-            await store.tasks.ring("uid")
+            await store.tasks.announce("uid")
     finally:
         await store.connection.call("REPLICAOF", "NO", "ONE")
 

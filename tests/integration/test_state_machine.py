@@ -264,7 +264,7 @@ class TasksInAnyOrder(RuleBasedStateMachine):
             _check(task, expected)
             _check_change(self._seen.get(uid, task), task)
             for blob in (task.input, task.output):
-                assert blob is None or self._do(self._dispatch.store.blobs.exists(blob))
+                assert blob is None or self._do(self._dispatch.store.blobs.exist([blob])) == [True]
             self._seen[uid] = task
 
     def teardown(self) -> None:

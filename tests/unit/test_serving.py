@@ -1,13 +1,13 @@
-"""Quart made to hold back, and the errors of the contract as answers."""
+"""The errors of the contract as answers, whether Quart or a handler of its own makes them."""
 
-import asyncio
 import json
 
 import pytest
 from quart import Response
 
+from core.calls import Call
 from core.contract.errors import TaskFailed, Unavailable
-from core.serving import HELD_BYTES, App, BoundedBody
+from core.serving import App
 
 
 @pytest.fixture
@@ -20,52 +20,23 @@ def app() -> App:
 
     @app.get("/api/tasks/<uid>")
     async def task(uid: str) -> Response:
-        if uid == "failed":
-            raise TaskFailed.because(reason="timeout", message="too long", exit_code=None)
-        if uid == "away":
-            raise Unavailable
-        if uid == "bug":
-            raise KeyError("an internal text")
-        return Response(uid)
+        return Response(_refused(uid))
+
+    @app.direct("GET", "/direct/<uid>")
+    async def direct(call: Call, uid: str) -> None:
+        await call.answer(200, _refused(uid).encode())
 
     return app
 
 
-async def test_a_body_holds_back_what_is_not_read() -> None:
-    """The socket isn't read while HELD_BYTES wait, however slow the handler is; nothing is lost or reordered."""
-    body = BoundedBody(None, None)
-    await body.put(bytes(HELD_BYTES // 2))
-    waiting = asyncio.create_task(body.put(bytes(HELD_BYTES // 2)))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    assert len(await anext(body)) == HELD_BYTES // 2
-    await waiting
-    body.end()
-    assert len(await body) == HELD_BYTES // 2
-
-
-async def test_pieces_count_as_well_as_bytes() -> None:
-    """A client that sends a byte at a time fills no memory with the objects around them."""
-    body, sent = BoundedBody(None, None), 0
-
-    async def send() -> None:
-        nonlocal sent
-        while True:
-            await body.put(b"x")
-            sent += 1
-
-    sending = asyncio.create_task(send())
-    await asyncio.sleep(0.05)
-    sending.cancel()
-    assert sent < 10_000
-
-
-async def test_a_body_that_is_whole_ends() -> None:
-    """Also an empty one, and also when asked twice."""
-    body = BoundedBody(None, None)
-    body.end()
-    assert await body == b""
-    assert await body == b""
+def _refused(uid: str) -> str:
+    if uid == "failed":
+        raise TaskFailed.because(reason="timeout", message="too long", exit_code=None)
+    if uid == "away":
+        raise Unavailable
+    if uid == "bug":
+        raise KeyError("an internal text")
+    return uid
 
 
 @pytest.mark.parametrize(
@@ -74,6 +45,7 @@ async def test_a_body_that_is_whole_ends() -> None:
         ("/api/tasks", "/api/tasks/"),
         ("/api/tasks?a=b%20c", "/api/tasks/?a=b%20c"),
         ("/api/tasks/x/?q=1", "/api/tasks/x?q=1"),
+        ("/direct/x/?q=1", "/direct/x?q=1"),
     ],
 )
 async def test_the_canonical_path_is_told(app: App, asked: str, location: str) -> None:
@@ -82,19 +54,20 @@ async def test_the_canonical_path_is_told(app: App, asked: str, location: str) -
     assert (answer.status_code, answer.headers["Location"]) == (307, location)
 
 
-async def test_errors_are_json(app: App) -> None:
+@pytest.mark.parametrize("path", ["/api/tasks", "/direct"])
+async def test_errors_are_json(app: App, path: str) -> None:
     """Each with its status; a bug says nothing of itself."""
     client = app.test_client()
-    failed = await client.get("/api/tasks/failed")
+    failed = await client.get(f"{path}/failed")
     assert failed.status_code == 552
     assert json.loads(await failed.get_data())["detail"]["reason"] == "timeout"
-    away = await client.get("/api/tasks/away")
+    away = await client.get(f"{path}/away")
     assert away.status_code == 503
     assert int(away.headers["Retry-After"]) > 0
-    bug = await client.get("/api/tasks/bug")
+    bug = await client.get(f"{path}/bug")
     assert (bug.status_code, await bug.get_data()) == (500, b'{"detail":"Internal Server Error"}')
     missing = await client.get("/nothing")
     assert (missing.status_code, await missing.get_data()) == (404, b'{"detail":"Not Found"}')
-    method = await client.put("/api/tasks/")
+    method = await client.put(f"{path}/uid")
     assert method.status_code == 405
     assert "GET" in method.headers["Allow"]

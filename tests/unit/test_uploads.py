@@ -1,16 +1,15 @@
 """The posted zip out of a multipart form, wherever the network cuts its pieces."""
 
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from quart import Quart, Request
-from quart.testing import make_test_headers_path_and_query_string
 
+from core.calls import Call
 from core.contract.errors import InvalidRequest
 from core.routes.uploads import posted_zip
+from tests.unit.test_calls import Client
 
 BOUNDARY = "----of-the-form"
 CONTENT = b"PK\x03\x04 zip\r\n--not-the-boundary\r\n" * 3
@@ -26,34 +25,15 @@ END = f"--{BOUNDARY}--\r\n".encode()
 FORM = _part("comment", b"hello", filename=None) + _part("zip_file", CONTENT) + _part("zip_file", b"second") + END
 
 
-class _Pieces:
-    """A request's body that comes in these pieces."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = iter(pieces)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-
-def _request(pieces: list[bytes], content_type: str | None) -> Request:
-    headers, path, query = make_test_headers_path_and_query_string(Quart("test"), "/")
-    if content_type:
-        headers["Content-Type"] = content_type
-    request = Request("POST", "http", path, query, headers, "", "1.1", scope={}, send_push_promise=None)  # type: ignore[typeddict-item,arg-type]
-    request.body = _Pieces(pieces)  # type: ignore[assignment]
-    return request
+def _call(pieces: list[bytes], content_type: str | None) -> Call:
+    headers = [(b"content-type", content_type.encode())] if content_type else []
+    return Client(*(pieces or [b""])).call(headers=headers)
 
 
 async def _read(
     pieces: list[bytes], content_type: str | None = f"multipart/form-data; boundary={BOUNDARY}"
 ) -> bytes | None:
-    found = await posted_zip(_request(pieces, content_type), max_bytes=2**20)
+    found = await posted_zip(_call(pieces, content_type), max_bytes=2**20)
     return None if found is None else b"".join([piece async for piece in found])
 
 

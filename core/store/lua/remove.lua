@@ -5,4 +5,5 @@ if redis.call('EXISTS', task) == 1 and (get('output') or '') ~= ARGV[1] then
 end
 local fields = redis.call('HGETALL', task)
 redis.call('DEL', task)
+ring_ended()
 return fields

@@ -1,0 +1,195 @@
+"""A request and its answer without Quart's objects: for what comes by the thousand, and for what carries zips.
+
+Quart doubles the cost of a small call, and holds bodies without a bound. Here a body is taken from the socket only as
+fast as the handler takes it from the call.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl
+
+import structlog
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, Unauthorized
+from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody
+
+log = structlog.get_logger()
+
+Headers = Iterable[tuple[str, str]]
+
+JSON: Final = (("Content-Type", "application/json"),)
+
+WITHOUT_BODY: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+LONGEST_WAIT_SECONDS: Final = 60.0
+"""Proxies give up on what is silent for longer."""
+
+_WAIT: Final = re.compile(r"\bwait=\"?(\d+)")
+
+STALL_SECONDS: Final = 60.0
+"""A client that sends nothing for so long in the middle of a body is cut off."""
+
+TAKEN_SECONDS: Final = 300.0
+"""A client that doesn't take a piece of up to a megabyte in this time is cut off: under 4 KB/s it isn't reading."""
+
+LINGER_BYTES: Final = 64 * 2**20
+LINGER_SECONDS: Final = 10.0
+"""How much of a refused body is read to its end, because many clients read no answer before they have sent all."""
+
+
+class Gone(Exception):
+    """The client went away: nobody reads an answer."""
+
+
+class Call:
+    """One HTTP request. Its handler answers once, by `answer` or `stream`, or raises a ContractError before it."""
+
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.is_answered = False
+        """Begun, at least."""
+        self._scope = scope
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive = receive
+        self._send = send
+        self._is_whole = False
+        self._args: Mapping[str, str] | None = None
+
+    @property
+    def query_string(self) -> str:
+        """As it came."""
+        return self._scope["query_string"].decode("latin-1")
+
+    @property
+    def args(self) -> Mapping[str, str]:
+        """The query's parameters; of one that is repeated the first."""
+        if self._args is None:
+            self._args = dict(reversed(parse_qsl(self.query_string, keep_blank_values=True)))
+        return self._args
+
+    def header(self, name: str, default: str = "") -> str:
+        """`name` in lower case."""
+        found = self._headers.get(name.encode())
+        return default if found is None else found.decode("latin-1")
+
+    @property
+    def content_length(self) -> int | None:
+        """None: not known before the end."""
+        length = self.header("content-length")
+        return int(length) if length.isdecimal() else None
+
+    @property
+    def has_body(self) -> bool:
+        """It may have one: HTTP/2 needn't announce its length."""
+        return self.method in ("POST", "PUT") and self.content_length != 0
+
+    def __contains__(self, header: str) -> bool:
+        return header.encode() in self._headers
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the answer may wait for what the client wants to hear: `?wait=`, or Prefer (RFC 7240, 4.3)."""
+        asked = self.args.get("wait")
+        if asked is None:
+            preferred = _WAIT.search(self.header("prefer"))
+            asked = preferred[1] if preferred else "0"
+        try:
+            seconds = float(asked)
+        except ValueError:
+            seconds = -1
+        if not seconds >= 0:
+            raise InvalidParameters.wrong("query", "wait", "a number of seconds, 0 or more")
+        return min(seconds, LONGEST_WAIT_SECONDS)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body, once. Raises InvalidRequest when the client stalls, Gone when it goes away."""
+        while not self._is_whole:
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    message = await self._receive()
+            except TimeoutError:
+                raise InvalidRequest(f"The body stalled for {STALL_SECONDS:.0f} seconds") from None
+            if message["type"] != "http.request":
+                raise Gone
+            self._is_whole = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+
+    async def answer(self, status: int, body: bytes = b"", headers: Headers = JSON) -> None:
+        """All of it at once. To a HEAD request the body isn't sent; its length stands in the headers."""
+        length = () if status in WITHOUT_BODY else (("Content-Length", str(len(body))),)
+        async with asyncio.timeout(TAKEN_SECONDS):
+            await self._begin(status, [*headers, *length])
+            await self._end(body)
+
+    async def refuse(self, error: ContractError) -> None:
+        body = ErrorBody(detail=error.detail).model_dump_json().encode()
+        await self.answer(STATUS[type(error)], body, [*JSON, *headers_of(error).items()])
+
+    async def stream(self, status: int, headers: Headers, pieces: AsyncIterator[bytes]) -> None:
+        """Piece by piece, as fast as the client takes them. Raises Gone when it goes away."""
+        async with self.attended():
+            await self._begin(status, headers)
+            async for piece in pieces:
+                async with asyncio.timeout(TAKEN_SECONDS):
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._end(b"")
+
+    @asynccontextmanager
+    async def attended(self) -> AsyncIterator[None]:
+        """Ends what is in it when the client goes away, and raises Gone. The body must have been read."""
+        try:
+            async with asyncio.timeout(None) as presence:
+                leaving = asyncio.create_task(self._leave(presence), name="client leaves")
+                try:
+                    yield
+                finally:
+                    leaving.cancel()
+        except TimeoutError:
+            if presence.expired():
+                raise Gone from None
+            raise
+
+    async def _leave(self, presence: asyncio.Timeout) -> None:
+        while (await self._receive())["type"] == "http.request":
+            pass
+        presence.reschedule(asyncio.get_running_loop().time())
+
+    async def _begin(self, status: int, headers: Headers) -> None:
+        self.is_answered = True
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _end(self, body: bytes) -> None:
+        """The client has all of the answer by the time its last, empty piece is held back."""
+        if not self._is_whole and self.has_body:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._linger()
+            body = b""
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _linger(self) -> None:
+        """Reads what a refused request still sends, within bounds, so that its client gets to read the answer."""
+        left = LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                async for piece in self.pieces():
+                    left -= len(piece)
+                    if left < 0:
+                        return
+        except (TimeoutError, InvalidRequest, Gone):
+            return
+
+
+def headers_of(error: ContractError) -> Mapping[str, str]:
+    """What its answer has beside the body."""
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    if seconds := RETRY_AFTER_SECONDS.get(type(error)):
+        headers["Retry-After"] = str(seconds)
+    return headers
