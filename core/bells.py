@@ -39,19 +39,21 @@ class Bells:
         self._is_closed = False
 
     async def outcome(self, uid: str, seconds: float, ask: Callable[[str], Awaitable[Outcome]]) -> Outcome:
-        """What `ask` says of the task once it has ended, or after so many seconds."""
+        """What `ask` says of the task once it has ended, or after so many seconds. Raises what it raises at first; who
+        waits already doesn't mind that somebody is away for a moment.
+        """
         now = asyncio.get_running_loop().time
         until = now() + seconds
         with self._bell(uid) as bell:
-            while True:
-                bell.clear()
-                outcome = await ask(uid)
-                left = until - now()
-                if outcome.is_final or left <= 0 or self._is_closed:
-                    return outcome
+            outcome = await ask(uid)
+            while not outcome.is_final and (left := until - now()) > 0 and not self._is_closed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, LISTENING_SECONDS if self._is_heard else DEAF_SECONDS)):
                         await bell.wait()
+                bell.clear()
+                with suppress(Unavailable):
+                    outcome = await ask(uid)
+            return outcome
 
     def ring(self, uid: str) -> None:
         for bell in self._waiting.get(uid, ()):

@@ -130,7 +130,9 @@ class Dispatch:
         except Unavailable as error:
             log.warning("task.unrung", task=uid, error=str(error))
             return False
-        self.store.tasks.ring(uid)
+        with suppress(Unavailable):  # then it is rung once more
+            async with soon():
+                await self.store.tasks.ring(uid)
         return True
 
     async def task(self, uid: str) -> Task:

@@ -1,32 +1,50 @@
-"""Small things that come one by one and are done many at a time."""
+"""Questions that come one by one and are asked many at a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-Item = TypeVar("Item")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 GATHER_SECONDS: Final = 0.002
-"""While some are being done, the next ones wait for each other so long."""
+"""While some are being asked, the next ones wait for each other so long."""
 
 
-class Gathering(Generic[Item]):
-    """`add` returns at once; `work` is awaited with all that came, soon, and answers for its own errors."""
+class Gathering(Generic[Question, Answer]):
+    """`ask_all` answers in the order of its questions; what it raises, all hear who asked together."""
 
-    def __init__(self, work: Callable[[list[Item]], Awaitable[None]], *, at_once: int) -> None:
-        self._work = work
+    def __init__(self, ask_all: Callable[[list[Question]], Awaitable[Sequence[Answer]]], *, at_once: int) -> None:
+        self._ask_all = ask_all
         self._at_once = at_once
-        self._waiting: list[Item] = []
-        self._working: set[asyncio.Task[None]] = set()
+        self._questions: list[Question] = []
+        self._answers: asyncio.Task[Sequence[Answer]] | None = None
+        """To those questions, soon."""
+        self._asking: set[asyncio.Task[Sequence[Answer]]] = set()
 
-    def add(self, item: Item) -> None:
-        if not self._waiting:
-            asyncio.get_running_loop().call_later(GATHER_SECONDS if self._working else 0, self._begin)
-        self._waiting.append(item)
+    async def ask(self, question: Question) -> Answer:
+        if self._answers is None:
+            self._answers = asyncio.create_task(self._ask(self._questions), name="gathering")
+        answers, number = self._answers, len(self._questions)
+        self._questions.append(question)
+        if len(self._questions) == self._at_once:
+            self._begin()
+        return (await asyncio.shield(answers))[number]
+
+    async def _ask(self, questions: list[Question]) -> Sequence[Answer]:
+        await asyncio.sleep(GATHER_SECONDS if self._asking else 0)
+        if questions is self._questions:
+            self._begin()
+        return await self._ask_all(questions)
 
     def _begin(self) -> None:
-        items, self._waiting = self._waiting, []
-        for first in range(0, len(items), self._at_once):
-            working = asyncio.ensure_future(self._work(items[first : first + self._at_once]))
-            self._working.add(working)
-            working.add_done_callback(self._working.discard)
+        """From here on who comes is asked with the next ones."""
+        assert self._answers  # noqa: S101 - there are questions
+        self._asking.add(self._answers)
+        self._answers.add_done_callback(self._end)
+        self._questions, self._answers = [], None
+
+    def _end(self, answers: asyncio.Task[Sequence[Answer]]) -> None:
+        self._asking.discard(answers)
+        if not answers.cancelled():
+            answers.exception()  # its own business, when all who asked have gone

@@ -13,10 +13,13 @@ from core.contract.errors import Forbidden, TaskNotFound, Unavailable
 from core.contract.http import FINISHED, Outcome, Readiness
 from core.contract.model import ModelSpec
 from core.contract.task import UID
+from core.gathering import Gathering
 from core.openapi import PUBLIC, add_docs
 from core.serving import App, json_response
-from gateway.polls import Polls
 from gateway.relay import SMALL_BYTES, relay
+
+POLLED_AT_ONCE: Final = 1000
+"""What clients ask again and again becomes one question to core."""
 
 READY_SECONDS: Final = 1.0
 PAGE = resources.files("gateway").joinpath("page")
@@ -26,7 +29,7 @@ PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
 
 def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     app = App("gateway")
-    polls = Polls(core)
+    polls = Gathering(core.outcomes, at_once=POLLED_AT_ONCE)
     add_docs(app, "InferenceServer", PUBLIC)
 
     @app.get("/")
@@ -93,9 +96,9 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     async def ask(call: Call, uid: str) -> Outcome:
         if not (seconds := call.wait_seconds):
-            return await polls.outcome(uid)
+            return await polls.ask(uid)
         async with call.attended():
-            return await app.bells.outcome(uid, seconds, polls.outcome)
+            return await app.bells.outcome(uid, seconds, polls.ask)
 
     async def relay_upload(call: Call, path: str, params: Mapping[str, str], *, model: str | None) -> None:
         """A small body goes at once; before a large one core is asked."""

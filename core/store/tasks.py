@@ -17,7 +17,7 @@ from core.contract.needs import ANY, Need
 from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
 from core.gathering import Gathering
 from core.store import keys
-from core.store.connection import Connection, script, soon
+from core.store.connection import Connection, script
 
 FIRST_LOOK_SECONDS: Final = 5.0
 """A task that a crash left between its commit and its message is rung after this."""
@@ -112,7 +112,7 @@ class Tasks:
         self._sweeper = secrets.token_bytes(8)
         self._create = script(connection, "create", kept=True)
         self._ring = script(connection, "ring")
-        self._rung = Gathering(self._note_rung, at_once=NOTED_AT_ONCE)
+        self._rung = Gathering(self._ring.each, at_once=NOTED_AT_ONCE)
         self._announce = script(connection, "announce")
         self._drop_output = script(connection, "drop_output", kept=True)
         self._claim = script(connection, "claim", kept=True)
@@ -155,14 +155,9 @@ class Tasks:
         records = await self._redis.call_all(("HGETALL", keys.task(uid.decode())) for uid in uids)
         return [_task(fields) for fields in records if fields]
 
-    def ring(self, uid: str) -> None:
-        """Notes soon that the broker has confirmed the message of a task. If that is lost, it is rung once more."""
-        self._rung.add(uid)
-
-    async def _note_rung(self, uids: list[str]) -> None:
-        with suppress(Unavailable):
-            async with soon():
-                await self._ring.each([keys.task(uid) for uid in uids])
+    async def ring(self, uid: str) -> None:
+        """Notes that the broker has confirmed the message of a task."""
+        await self._rung.ask(keys.task(uid))
 
     async def announce(self, uid: str) -> None:
         """Notes that the broker has confirmed the message of a task's end."""

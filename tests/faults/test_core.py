@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from core.contract import queues
@@ -38,3 +40,15 @@ def test_a_claim_in_flight_is_handed_back(
     finally:
         os.kill(frozen, signal.SIGCONT)
     assert api.wait(uid).status_code == 200
+
+
+def test_who_waits_hears_of_the_end_through_another_core(api: Api, core: Api, stack: Stack, gated: str) -> None:
+    """The one that was to tell of it is stopped and started meanwhile."""
+    uid = api.post(gated, INPUT)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(api.call, "GET", f"/api/tasks/{uid}", params={"wait": "60"})
+        time.sleep(0.5)
+        stack.restart("core")
+        assert not waiting.done()
+        core.call("POST", f"/api/tasks/{uid}/cancel").raise_for_status()
+        assert waiting.result().status_code == 552

@@ -11,6 +11,7 @@ import pytest
 
 from core import reaper
 from core.amqp import Broker
+from core.contract import codec
 from core.contract.errors import (
     InvalidZip,
     ModelExists,
@@ -28,7 +29,8 @@ from core.dispatch import AGAIN_SECONDS, Dispatch
 from core.metrics import exposition
 from core.store import Store, keys
 from core.store.room import Announced
-from core.store.tasks import CREATE_SECONDS, Ended, NewTask
+from core.store.submissions import Submissions
+from core.store.tasks import CREATE_SECONDS, Ended
 from tests.integration.making import (
     FAULT_OF_ENGINE,
     FAULT_OF_MODEL,
@@ -49,10 +51,21 @@ async def _pieces(content: bytes = ZIP) -> AsyncIterator[bytes]:
         yield content[start : start + 100]
 
 
-async def _submit(dispatch: Dispatch, model: ModelSpec = MODEL) -> str:
+IN_STEPS = Announced()
+AT_ONCE = Announced(size=len(ZIP))
+"""Of a small zip whose size is known it takes one step."""
+
+
+async def _submit(dispatch: Dispatch, model: ModelSpec = MODEL, announced: Announced = AT_ONCE) -> str:
     if not await dispatch.store.models.get(model.human_readable_id):
         await dispatch.add_model(model, Limits(), None, Announced())
-    return await dispatch.submit(model.human_readable_id, _pieces(), Announced(size=len(ZIP)))
+    return await dispatch.submit(model.human_readable_id, _pieces(), announced)
+
+
+def _submissions(store: Store) -> Submissions:
+    if not store.submissions.takes(1):
+        pytest.skip("in a cluster there is no one step")
+    return store.submissions
 
 
 async def _claim(dispatch: Dispatch, uid: str, *, has_gpu: bool = False) -> int:
@@ -301,11 +314,12 @@ async def test_a_model_is_registered_once(dispatch: Dispatch) -> None:
     assert await _keys(dispatch.store) == before
 
 
-@pytest.mark.parametrize("step", ["create", "finish"])
+@pytest.mark.parametrize("step", ["create", "submit", "finish"])
 async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """When Redis did the step and the answer was cut off, the task has its zip: who can't know removes nothing."""
     tasks = dispatch.store.tasks
-    real = getattr(tasks, step)
+    steps = _submissions(dispatch.store) if step == "submit" else tasks
+    real = getattr(steps, step)
 
     async def cut_off(*args: object, **options: object) -> None:
         await real(*args, **options)
@@ -313,9 +327,12 @@ async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytes
 
     uid = await _submit(dispatch)
     attempt = await _claim(dispatch, uid)
-    monkeypatch.setattr(tasks, step, cut_off)
+    monkeypatch.setattr(steps, step, cut_off)
     with pytest.raises(Unavailable):
-        await (_submit(dispatch) if step == "create" else dispatch.finish(uid, attempt, _pieces()))
+        if step == "finish":
+            await dispatch.finish(uid, attempt, _pieces())
+        else:
+            await _submit(dispatch, announced=AT_ONCE if step == "submit" else IN_STEPS)
     monkeypatch.undo()
     for task in await tasks.page(offset=0, limit=10):
         blob = task.output if task.state is State.FINISHED else task.input
@@ -415,20 +432,22 @@ async def test_what_ended_an_attempt_is_said_again(dispatch: Dispatch) -> None:
         assert await _rung(dispatch.broker) == [uid]
 
 
+@pytest.mark.parametrize("announced", [IN_STEPS, AT_ONCE])
 async def test_a_task_whose_client_heard_otherwise_runs_for_nobody(
-    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
+    dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, announced: Announced
 ) -> None:
     """Committed and not confirmed: it is taken back, its zip is the sweep's. Its entries outlive a late commit."""
     tasks = dispatch.store.tasks
-    real = tasks.create
+    steps, step = (_submissions(dispatch.store), "submit") if announced is AT_ONCE else (tasks, "create")
+    real = getattr(steps, step)
 
-    async def unconfirmed(new: NewTask) -> None:
-        await real(new)
+    async def unconfirmed(*args: object) -> None:
+        await real(*args)
         raise Unavailable
 
-    monkeypatch.setattr(tasks, "create", unconfirmed)
+    monkeypatch.setattr(steps, step, unconfirmed)
     with pytest.raises(Unavailable):
-        await _submit(dispatch)
+        await _submit(dispatch, announced=announced)
     assert await tasks.page(offset=0, limit=9) == []
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch)
@@ -475,9 +494,34 @@ async def test_a_server_that_cant_write_is_away(store: Store) -> None:
         with pytest.raises(Unavailable):
             await store.connection.call("SET", "key", "value")
         with pytest.raises(Unavailable):
-            await store.tasks.announce("uid")
+            await store.tasks.ring("uid")
     finally:
         await store.connection.call("REPLICAOF", "NO", "ONE")
+
+
+async def test_a_small_zip_is_submitted_for_the_model_as_it_is(dispatch: Dispatch) -> None:
+    """Core remembers models; Redis compares before it takes the task."""
+    await _submit(dispatch)
+    seen = await dispatch.store.models.seen(MODEL.human_readable_id)
+    assert seen is not None
+    other = seen.model.model_copy(update={"max_attempts": 7})
+    await dispatch.store.connection.call("HSET", keys.MODELS, MODEL.human_readable_id, codec.pack(other))
+    uid = await dispatch.submit(MODEL.human_readable_id, _pieces(), AT_ONCE)
+    assert await dispatch.store.connection.call("HGET", keys.task(uid), "max_attempts") == b"7"
+    await dispatch.store.connection.call("HDEL", keys.MODELS, MODEL.human_readable_id)
+    with pytest.raises(ModelNotFound):
+        await dispatch.submit(MODEL.human_readable_id, _pieces(), AT_ONCE)
+
+
+async def test_ends_are_heard(dispatch: Dispatch) -> None:
+    """Of a task that finishes, fails, is cancelled or deleted."""
+    heard = dispatch.store.tasks.ended()
+    assert await anext(heard) == ""
+    finished, cancelled, deleted = [await _submit(dispatch) for _ in range(3)]
+    await dispatch.finish(finished, await _claim(dispatch, finished), _pieces())
+    await dispatch.cancel(cancelled)
+    await dispatch.delete(deleted)
+    assert [await anext(heard) for _ in range(3)] == [finished, cancelled, deleted]
 
 
 async def test_a_model_that_is_sent_again_is_registered_once(dispatch: Dispatch) -> None:
