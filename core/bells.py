@@ -92,15 +92,17 @@ class Bells:
     async def listen(self, heard: Callable[[], AsyncIterator[str]]) -> None:
         """Rings for each uid that is heard, for ever. The first word, and any without a uid, says that it listens."""
         while True:
-            try:
+            with suppress(Unavailable):
                 async for uid in heard():
                     if uid:
                         self.ring(uid)
                     elif not self._is_heard:
                         self._is_heard = True
                         self._ring_all()  # for what ended before
-            except Unavailable as error:
-                log.warning("bells.unheard", error=str(error))
+            if self._is_heard:
+                log.info(
+                    "bells.unheard", advice="none, if core or Redis is being restarted: tasks are asked for instead"
+                )
             self._is_heard = False
             self._fall_silent()
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret

@@ -11,20 +11,16 @@ from contextlib import suppress
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-import h11
-import hypercorn.asyncio.tcp_server
-import hypercorn.protocol
 import structlog
 import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
-from hypercorn.events import RawData
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, H11SendableEvent, HTTPScope, Scope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
+from core import http1
 from core.bells import Bells
 from core.calls import JSON, Call, Gone, headers_of
 from core.contract.errors import ContractError
@@ -34,7 +30,6 @@ log = structlog.get_logger()
 
 Handler = Callable[..., Awaitable[None]]
 
-RECEIVED_AT_ONCE_BYTES: Final = 2**18
 MAX_BODY_BYTES: Final = 2**20
 """Of what Quart takes: it holds all of it."""
 
@@ -45,31 +40,6 @@ LAST_SECONDS: Final = 3.0
 """How long Hypercorn has to close idle connections, then the process ends without it."""
 
 BROKEN: Final = ErrorBody(detail="Internal Server Error").model_dump_json().encode()
-
-
-class OneWriteProtocol(H11Protocol):
-    """Sends the head of an answer with its first piece: of a small call a write is what costs most."""
-
-    _head = b""
-
-    async def _send_h11_event(self, event: H11SendableEvent) -> None:
-        try:
-            data = self.connection.send(event)
-        except h11.LocalProtocolError:
-            if self.connection.their_state != h11.ERROR:
-                raise
-            return
-        if isinstance(event, h11.Response):
-            self._head = data
-        elif whole := self._head + data:
-            self._head = b""
-            await self.send(RawData(data=whole))
-
-
-hypercorn.protocol.H11Protocol = OneWriteProtocol  # type: ignore[attr-defined]
-
-# Hypercorn reads 64 KiB at a time; four times that takes a third off the cost of a byte.
-hypercorn.asyncio.tcp_server.MAX_RECV = RECEIVED_AT_ONCE_BYTES
 
 
 class ServingLoop(uvloop.Loop):
@@ -209,6 +179,7 @@ async def serve(
     `tls`: the files of the certificate chain and of the key. `keep_alive_seconds` is also how long the headers of a
     request may take.
     """
+    http1.install()
     config = Config()
     config.bind = [f"fd://{_listen(host, port).detach()}"]
     config.accesslog = None
