@@ -6,14 +6,14 @@ from typing import Final
 from core.client import CoreClient
 from core.observe import set_up_logs
 from core.serving import run, serve
+from core.workers import is_worker
 from gateway.app import make_app
 from gateway.settings import Settings
 
 KEEP_ALIVE_SECONDS: Final = 20.0
 
 
-async def main() -> None:
-    settings = Settings()
+async def main(settings: Settings) -> None:
     async with CoreClient.open(settings) as core, asyncio.TaskGroup() as group:
         app = make_app(core, allow_public_post_model=settings.allow_public_post_model != "")
         listener = group.create_task(app.bells.listen(core.ended), name="bells")
@@ -29,4 +29,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     set_up_logs("gateway")
-    run(main())
+    settings = Settings()
+    if is_worker(settings.gateway_workers):
+        run(main(settings))
