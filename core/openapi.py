@@ -76,9 +76,11 @@ PUBLIC: Final = (
     Operation(
         "get",
         "/api/tasks/{uid}",
-        "Fetch the output zip, or learn why there is none (yet)",
+        "Fetch the output zip, or learn why there is none (yet); with `wait` as soon as the task has ended, or after so"
+        " many seconds",
         answers=ZIP,
-        errors=(TaskNotFinished, TaskFailed, OutputGone, TaskNotFound, Unavailable),
+        errors=(TaskNotFinished, TaskFailed, OutputGone, TaskNotFound, InvalidParameters, Unavailable),
+        query=(("wait", False),),
     ),
     Operation(
         "delete",
@@ -125,9 +127,10 @@ PRIVATE: Final = (
     Operation(
         "get",
         "/api/tasks/outputs/{uid}",
-        "The output zip, or why there is none (yet)",
+        "The output zip, or why there is none (yet); `wait` as at the gateway",
         answers=ZIP,
-        errors=(TaskNotFinished, TaskFailed, OutputGone, *_UID_ERRORS),
+        errors=(TaskNotFinished, TaskFailed, OutputGone, InvalidParameters, *_UID_ERRORS),
+        query=(("wait", False),),
     ),
     Operation(
         "post",

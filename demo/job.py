@@ -17,7 +17,7 @@ MODEL = "passthrough"
 EXAMPLE_FILES = {"hello.txt": b"Hello, model!\n", "measurements/day-1.csv": b"hour,value\n8,0.25\n9,0.5\n"}
 NOT_YET = 551
 TASK_SECONDS = 120
-POLL_SECONDS = 0.1
+WAIT_SECONDS = 10
 CALL_SECONDS = 30
 
 
@@ -101,12 +101,12 @@ class _Api:
     def wait(self, task: str) -> bytes:
         deadline = time.monotonic() + TASK_SECONDS
         while time.monotonic() < deadline:
-            answer = self._session.get(f"{self._url}/api/tasks/{task}", timeout=CALL_SECONDS)
+            wait = {"wait": str(WAIT_SECONDS)}
+            answer = self._session.get(f"{self._url}/api/tasks/{task}", params=wait, timeout=CALL_SECONDS)
             if answer.status_code == requests.codes.ok:
                 return answer.content
             if answer.status_code != NOT_YET:
                 raise _error(answer)
-            time.sleep(POLL_SECONDS)
         raise JobError(f"task {task} isn't done after {TASK_SECONDS} s")
 
 

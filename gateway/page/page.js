@@ -1,6 +1,7 @@
 "use strict";
 
-const POLL_MILLISECONDS = 1000;
+const WAIT_SECONDS = 30;
+const AGAIN_MILLISECONDS = 500;
 const NOT_YET = 551;
 const element = (id) => document.getElementById(id);
 
@@ -46,11 +47,11 @@ async function follow(uid) {
   element("result").hidden = true;
   element("progress").removeAttribute("value");
   for (;;) {
-    const answer = await fetch(url, { method: "HEAD" });
+    const answer = await fetch(`${url}?wait=${WAIT_SECONDS}`, { method: "HEAD" });
     if (answer.ok) break;
     if (answer.status !== NOT_YET) throw new Error(sentence(await (await fetch(url)).json()));
     element("state").textContent = "Waiting for its turn, or running.";
-    await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MILLISECONDS));
   }
   element("progress").value = 1;
   element("state").textContent = "Finished.";
