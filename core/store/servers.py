@@ -28,6 +28,9 @@ LOOK_SECONDS: Final = 0.5
 NEXT_SECONDS: Final = 0.1
 """So long is one waited for alone; then the next one is asked beside it."""
 
+READ_AT_ONCE_BYTES: Final = 2**18
+"""A chunk in 4 reads instead of 16 costs a sixth less."""
+
 MAX_CONNECTIONS: Final = 128
 
 LOST: Final = (exceptions.ConnectionError, exceptions.TimeoutError, RuntimeError)
@@ -330,6 +333,7 @@ def _client(url: Url, max_connections: int) -> redis.Redis:
         timeout=CALL_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=CALL_SECONDS,
+        socket_read_size=READ_AT_ONCE_BYTES,
         retry=Retry(NoBackoff(), retries=0, supported_errors=LOST),  # type: ignore[arg-type]
     )
     return redis.Redis(connection_pool=pool)
