@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import drain, recovery, requests_per_second, table, transfers, turnaround, waiting
+from tests.bench import drain, growth, plot, recovery, requests_per_second, table, transfers, turnaround, waiting
 from tests.bench.rig import Rig
 from tests.bench.scale import Scale
 
@@ -23,6 +23,7 @@ BENCHES = {
     "polls": requests_per_second.polls,
     "posts": requests_per_second.posts,
     "waiting": waiting.rows,
+    "growth": growth.rows,
 }
 RECOVERY = "recovery"
 
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(names)}; all by default")
     parser.add_argument("--rounds", type=int, default=Scale.rounds, help="how often (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures of every round")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw the growth, as SVG")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(names):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
@@ -44,6 +46,8 @@ def main() -> int:
     print(table.as_text(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(table.as_json(rows), indent=1) + "\n")
+    if arguments.plot:
+        arguments.plot.write_text(plot.as_svg([row for row in rows if row.at and row.unit == "ms"]))
     return int(not all(row.holds for row in rows))
 
 

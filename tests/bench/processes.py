@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+TICK_SECONDS = 1 / TICKS_PER_SECOND
+"""The least CPU time that can be told from none."""
+
 PEAK = "5"
 """To /proc/PID/clear_refs: the peak begins anew at what is held now (proc_pid_clear_refs(5))."""
 

@@ -15,9 +15,6 @@ from tests.bench.table import Limit, Row, at_least
 from tests.bench.wrk import Answered, Load, wrk
 
 POLLERS, POSTERS = 32, 16
-TASKS = 100
-"""That are polled, at random."""
-
 POLLS = at_least(0.6)
 POSTS = at_least(600, of_figure=True)
 MILLI = 1000
@@ -47,11 +44,11 @@ class Runs:
 
 
 def polls(rig: Rig, scale: Scale) -> list[Row]:
-    with rig.without_agent(), Hello.up(rig.stack, rig.folder) as hello:
-        client = Client(rig.stack)
-        pending_uids = [client.post(small_zip()) for _ in range(TASKS)]
-        client.close()
-        finished_uids = [rig.finished(small_zip(100)) for _ in range(TASKS)]
+    rig.without_agent()
+    with Hello.up(rig.stack, rig.folder) as hello:
+        with Client.public(rig.stack) as client:
+            pending_uids = [client.post(small_zip()) for _ in range(scale.polled)]
+        finished_uids = [rig.finished(small_zip(100)) for _ in range(scale.polled)]
         ours = rig.processes()
         control, pending, finished = (
             Runs(Meter(processes), POLLERS, scale.load_seconds) for processes in (hello.processes, ours, ours)
@@ -70,7 +67,8 @@ def polls(rig: Rig, scale: Scale) -> list[Row]:
 
 def posts(rig: Rig, scale: Scale) -> list[Row]:
     body = form(small_zip())
-    with rig.without_agent(), Hello.up(rig.stack, rig.folder) as hello:
+    rig.without_agent()
+    with Hello.up(rig.stack, rig.folder) as hello:
         control, ours = (
             Runs(Meter(processes), POSTERS, scale.load_seconds) for processes in (hello.processes, rig.processes())
         )

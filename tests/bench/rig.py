@@ -3,11 +3,12 @@
 import asyncio
 import http.client
 import json
+import os
 import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,7 @@ QUEUES = ("unfinished_job_queue", "finished_job_queue")
 NAME = "scan.bin"
 COPY = f"cp /input/{NAME} /output/"
 MODEL, SLOW_MODEL = "bench", "bench-slow"
-SLOW_SECONDS = 4
+SECONDS = "seconds"  # the file that says how long the slow model runs
 WAIT_SECONDS = 30
 CALL_SECONDS = 120
 BOUNDARY = "bench-boundary"
@@ -70,7 +71,7 @@ class Rig:
 
     def _set_up(self) -> None:
         """The models; and Redis doesn't rewrite its file by itself in the middle of a measurement."""
-        slow = self.images.running(f"sleep {SLOW_SECONDS}; {COPY}")
+        slow = self.images.running(f"sleep $(cat /input/{SECONDS}); {COPY}")
         core = self.core()
         with core.session, self.redis() as redis:
             redis.config_set("auto-aof-rewrite-percentage", 0)
@@ -97,14 +98,9 @@ class Rig:
 
     def finished(self, output: bytes | BinaryIO) -> str:
         """A task that a consumer of version 1 has worked at."""
-        client, core = Client(self.stack), self.core()
-        uid = client.post(small_zip())
-        client.close()
-        with core.session:
-            core.call("PUT", "/api/tasks/", params={"uid": uid, "status": "2"}).raise_for_status()
-            core.call(
-                "POST", f"/api/tasks/outputs/{uid}", headers={"Content-Type": "application/zip"}, data=output
-            ).raise_for_status()
+        with Client.public(self.stack) as client, Client.private(self.stack) as core:
+            uid = client.post(small_zip())
+            core.finish(uid, output)
         return uid
 
     async def _purge(self) -> None:
@@ -114,15 +110,21 @@ class Rig:
             await channel.queue_purge(queue)
         await connection.close()
 
-    @contextmanager
-    def without_agent(self) -> Iterator[None]:
-        """What is posted stays queued."""
-        self.stack.stop(AGENT)
-        try:
-            yield
-        finally:
+    def with_agent(self) -> None:
+        """What is posted is worked at."""
+        if not self._has_agent:
             self.clear()
             self.stack.start(AGENT)
+
+    def without_agent(self) -> None:
+        """What is posted stays queued; now nothing is."""
+        if self._has_agent:
+            self.stack.stop(AGENT)
+        self.clear()
+
+    @property
+    def _has_agent(self) -> bool:
+        return any(status.name == AGENT and status.pid is not None for status in self.stack.status())
 
     def redis(self) -> Redis:
         return Redis.from_url(self.stack.redis_url)
@@ -135,13 +137,28 @@ class Rig:
 
 
 class Client:
-    """One client of the gateway, with one connection that is kept alive."""
+    """One client with one connection, which is kept alive."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, connection: http.client.HTTPConnection, headers: Mapping[str, str] | None = None) -> None:
+        self._connection = connection
+        self._headers = headers or {}
+
+    @classmethod
+    @contextmanager
+    def public(cls, stack: Stack) -> Iterator["Client"]:
+        """Of the gateway."""
         tls = ssl.create_default_context(cafile=stack.certificates.ca_cert)
-        self._connection = http.client.HTTPSConnection(
-            "localhost", stack.ports.gateway, context=tls, timeout=CALL_SECONDS
-        )
+        port = stack.ports.gateway
+        with closing(http.client.HTTPSConnection("localhost", port, context=tls, timeout=CALL_SECONDS)) as connection:
+            yield cls(connection)
+
+    @classmethod
+    @contextmanager
+    def private(cls, stack: Stack) -> Iterator["Client"]:
+        """Of core."""
+        token = stack.token_file.read_text().strip()
+        with closing(http.client.HTTPConnection("127.0.0.1", stack.ports.core, timeout=CALL_SECONDS)) as connection:
+            yield cls(connection, {"Authorization": f"Bearer {token}"})
 
     def post(self, zip: bytes, *, model: str = MODEL) -> str:
         """The uid."""
@@ -158,20 +175,28 @@ class Client:
                 assert status == 200, body
                 return body
 
+    def finish(self, uid: str, output: bytes | BinaryIO) -> None:
+        """As a consumer of version 1 does it, at core."""
+        length = len(output) if isinstance(output, bytes) else os.fstat(output.fileno()).st_size
+        headers = {"Content-Type": "application/zip", "Content-Length": str(length)}
+        for method, path, body, more in (
+            ("PUT", f"/api/tasks/?uid={uid}&status=2", None, {}),
+            ("POST", f"/api/tasks/outputs/{uid}", output, headers),
+        ):
+            status, answer = self.call(method, path, body, more)
+            assert status == 200, answer
+
     def call(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
         with self.answer(method, path, body, headers) as answer:
             return answer.status, answer.read()
 
     def answer(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
     ) -> http.client.HTTPResponse:
-        self._connection.request(method, path, body, headers or {})
+        self._connection.request(method, path, body, {**self._headers, **(headers or {})})
         return self._connection.getresponse()
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def form(zip: bytes) -> bytes:

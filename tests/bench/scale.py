@@ -11,11 +11,15 @@ class Scale:
     rounds: int = 5
     tasks: int = 20
     """One after the other, and in a queue."""
+    queueing_seconds: int = 4
+    """How long the first task of a queue runs, while the others are posted."""
     small_bytes: int = 64 * MiB
     large_bytes: int = GiB
     at_once: int = 8
     load_seconds: int = 5
     """How long requests are sent without a pause."""
+    polled: int = 100
+    """Tasks, at random."""
     waiting: int = 1000
     """Clients."""
     ended: int = 100
@@ -29,13 +33,15 @@ class Scale:
 
 LITTLE = Scale(
     rounds=1,
-    tasks=3,
+    tasks=2,
+    queueing_seconds=1,
     small_bytes=2 * MiB,
     large_bytes=4 * MiB,
     at_once=2,
     load_seconds=1,
+    polled=10,
     waiting=10,
-    ended=5,
+    ended=2,
     idle_seconds=0.5,
     queued=(5, 20),
     finished=10,

@@ -40,6 +40,8 @@ class Row:
     ours: Sequence[float]
     control: Sequence[float] = ()
     limit: Limit | None = None
+    at: str = ""
+    """The size at which it was measured, where that is what varies."""
     cpu: Mapping[str, float] = field(default_factory=dict)
     """Process → `cpu_unit`, over all rounds."""
     control_cpu: Mapping[str, float] = field(default_factory=dict)
@@ -73,6 +75,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "name": row.name,
+            "at": row.at,
             "unit": row.unit,
             "ours": list(row.ours),
             "control": list(row.control),
@@ -89,7 +92,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _cells(row: Row) -> Iterator[str]:
-    yield row.name
+    yield f"{row.name}, {row.at}" if row.at else row.name
     yield f"{_range(row.ours)} {row.unit}"
     yield _range(row.control)
     yield _range(row.ratios)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core.store.blobs import CHUNK_BYTES
 from tests.bench.controls.chain import PREFIX, Chain
-from tests.bench.processes import Processes
+from tests.bench.processes import TICK_SECONDS, Processes
 from tests.bench.rig import FORM, MODEL, NAME, Client, Rig, form_around
 from tests.bench.scale import Scale
 from tests.bench.table import Limit, Row, at_least, at_most
@@ -68,7 +68,7 @@ class Runs:
 
     @property
     def cpu_seconds_per_gigabyte(self) -> list[float]:
-        return [sum(used.values()) * GB / self.bytes for used in self.cpu]
+        return [max(sum(used.values()), TICK_SECONDS) * GB / self.bytes for used in self.cpu]
 
     def of_process(self, values: Sequence[dict[str, float]]) -> dict[str, float]:
         return {name: statistics.median(value[name] for value in values) for name in values[0]}
@@ -76,7 +76,8 @@ class Runs:
 
 def rows(rig: Rig, scale: Scale) -> list[Row]:
     small, large = (_zip_file(rig.folder / f"{size}.zip", size) for size in (scale.small_bytes, scale.large_bytes))
-    with rig.without_agent(), Chain.up(rig.stack) as chain:
+    rig.without_agent()
+    with Chain.up(rig.stack) as chain:
         return [*_uploads(rig, chain, scale, small, large), *_downloads(rig, chain, scale, small, large)]
 
 
@@ -240,14 +241,12 @@ def _resumed(rig: Rig, uid: str, size: int) -> str:
     """The digest of what two connections got, the first of which was closed in the middle."""
     digest, cut = hashlib.sha256(), int(size * CUT_AT)
     for headers, count in (({}, cut), ({"Range": f"bytes={cut}-"}, size - cut)):
-        client = Client(rig.stack)
-        with client.answer("GET", f"/api/tasks/{uid}", headers=headers) as answer:
+        with Client.public(rig.stack) as client, client.answer("GET", f"/api/tasks/{uid}", headers=headers) as answer:
             while count:
                 piece = answer.read(min(MiB, count))
                 assert piece, f"the answer ended {count} bytes early"
                 digest.update(piece)
                 count -= len(piece)
-        client.close()
     return digest.hexdigest()
 
 

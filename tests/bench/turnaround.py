@@ -5,6 +5,7 @@ The second control is what a user would type without us: `docker run --rm` with 
 
 import subprocess
 import uuid
+from contextlib import closing
 
 from tests.bench.controls.engine import BareEngine
 from tests.bench.processes import Meter, this_process
@@ -17,8 +18,12 @@ LIMIT = 1.15
 
 
 def rows(rig: Rig, scale: Scale) -> list[Row]:
-    bare = BareEngine(rig.stack.docker_host, rig.folder / "bare")
-    client = Client(rig.stack)
+    rig.with_agent()
+    with Client.public(rig.stack) as client, closing(BareEngine(rig.stack.docker_host, rig.folder / "bare")) as bare:
+        return _rows(rig, scale, client, bare)
+
+
+def _rows(rig: Rig, scale: Scale, client: Client, bare: BareEngine) -> list[Row]:
     zip = small_zip()
     [content] = files_of(zip).values()
 
@@ -38,8 +43,6 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
         with ours.running():
             our_seconds.append(seconds(on_ours))
         command_seconds.append(_docker_run(rig.stack.docker_host, rig.image))
-    client.close()
-    bare.close()
     return [
         Row(
             "turnaround of a task, to the bare engine",

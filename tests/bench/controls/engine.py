@@ -11,6 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,14 @@ class BareEngine:
         shutil.rmtree(self._folder / id)
         return output
 
-    def events(self, *kinds: str) -> Iterator[tuple[str, float]]:
+    @contextmanager
+    def events(self, *kinds: str) -> Iterator[Iterator[tuple[str, float]]]:
         """Kind and time, in seconds, of what happens to containers from now on, for ever."""
-        connection = self._connect()
-        filters = json.dumps({"type": ["container"], "event": list(kinds)})
-        connection.request("GET", f"/events?filters={filters}".replace(" ", ""))
-        answer = connection.getresponse()
-        return ((event["Action"], event["timeNano"] / 1e9) for event in map(json.loads, answer))
+        filters = json.dumps({"type": ["container"], "event": list(kinds)}, separators=(",", ":"))
+        with closing(self._connect()) as connection:
+            connection.request("GET", f"/events?filters={filters}")
+            with connection.getresponse() as answer:
+                yield ((event["Action"], event["timeNano"] / 1e9) for event in map(json.loads, answer))
 
     def close(self) -> None:
         self._connection.close()
