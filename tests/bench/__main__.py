@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,28 +40,35 @@ def main() -> int:
     if unknown := set(arguments.names) - set(names):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     scale = replace(Scale(), rounds=arguments.rounds)
-    rows = measured(arguments.names or names, scale)
+    rows: list[table.Row] = []
+    try:
+        for found in measured(arguments.names or names, scale):
+            rows += found
+    finally:  # what was measured before something broke
+        _show(rows, json_file=arguments.json, plot_file=arguments.plot)
+    return int(not all(row.holds for row in rows))
+
+
+def _show(rows: list[table.Row], *, json_file: Path | None, plot_file: Path | None) -> None:
     print(
         f"{os.cpu_count()} processors, {platform.machine()}, Linux {platform.release()}; the load runs there as well\n"
     )
     print(table.as_text(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(table.as_json(rows), indent=1) + "\n")
-    if arguments.plot:
-        arguments.plot.write_text(plot.as_svg([row for row in rows if row.at and row.unit == "ms"]))
-    return int(not all(row.holds for row in rows))
+    if json_file:
+        json_file.write_text(json.dumps(table.as_json(rows), indent=1) + "\n")
+    if plot_file and (sized := [row for row in rows if row.at and row.unit == "ms"]):
+        plot_file.write_text(plot.as_svg(sized))
 
 
-def measured(names: list[str], scale: Scale) -> list[table.Row]:
-    rows: list[table.Row] = []
+def measured(names: list[str], scale: Scale) -> Iterator[list[table.Row]]:
+    """Bench after bench."""
     if benches := [name for name in names if name in BENCHES]:
         with Rig.up() as rig:
             for name in benches:
                 print(f"{name} ...", file=sys.stderr)
-                rows += BENCHES[name](rig, scale)
+                yield BENCHES[name](rig, scale)
     if RECOVERY in names:
-        rows += recovery.rows(scale)
-    return rows
+        yield recovery.rows(scale)
 
 
 if __name__ == "__main__":

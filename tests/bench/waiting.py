@@ -1,7 +1,7 @@
 """A thousand clients that wait for a task each: what they cost while nothing happens, and how soon they hear of an end.
 
 The control is as many connections to a hello-world whose answers wait as long. Where the gateway doesn't hold an
-answer back, its clients ask once a second.
+answer back, its clients ask every five seconds.
 """
 
 import statistics

@@ -1,7 +1,7 @@
 """`python -m tests.bench.waiting_clients`: many clients that wait for their answers by long polls, in one process.
 
 The order comes as JSON on standard input, a line. When all wait it says so; each end it tells with a line. A server
-that answers "not yet" at once is asked again after a second, as version 1's clients do.
+that answers "not yet" at once is asked again after five seconds, as a patient client of version 1 does.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from demo.stack import REPOSITORY
 
 NOT_YET = 551
 CONNECTING_AT_ONCE = 20
-POLL_SECONDS = 1.0
+POLL_SECONDS = 5.0
 END_OF_HEAD = b"\r\n\r\n"
 
 
