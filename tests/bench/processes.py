@@ -36,6 +36,11 @@ class Processes:
             for pid in family:
                 Path(f"/proc/{pid}/clear_refs").write_text(PEAK)
 
+    def workers(self, name: str) -> int:
+        """How many of a family have no children: one that is alone, or those that a parent keeps."""
+        children = _children()
+        return sum(pid not in children for pid in _family(self.pids[name], children))
+
     def only(self, *names: str) -> "Processes":
         return Processes({name: self.pids[name] for name in names})
 

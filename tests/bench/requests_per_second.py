@@ -45,13 +45,13 @@ class Runs:
 
 def polls(rig: Rig, scale: Scale) -> list[Row]:
     rig.without_agent()
-    with Hello.up(rig.stack, rig.folder) as hello:
+    system = rig.processes()
+    with Hello.up(rig.stack, rig.folder, workers=system.workers("gateway")) as hello:
         with Client.public(rig.stack) as client:
             pending_uids = [client.post(small_zip()) for _ in range(scale.polled)]
         finished_uids = [rig.finished(small_zip(100)) for _ in range(scale.polled)]
-        ours = rig.processes()
         control, pending, finished = (
-            Runs(Meter(processes), POLLERS, scale.load_seconds) for processes in (hello.processes, ours, ours)
+            Runs(Meter(processes), POLLERS, scale.load_seconds) for processes in (hello.processes, system, system)
         )
         for _ in range(scale.rounds):
             control.run(Load(f"https://localhost:{hello.port}", ["/"], rig.folder))
@@ -68,10 +68,9 @@ def polls(rig: Rig, scale: Scale) -> list[Row]:
 def posts(rig: Rig, scale: Scale) -> list[Row]:
     body = form(small_zip())
     rig.without_agent()
-    with Hello.up(rig.stack, rig.folder) as hello:
-        control, ours = (
-            Runs(Meter(processes), POSTERS, scale.load_seconds) for processes in (hello.processes, rig.processes())
-        )
+    system = rig.processes()
+    with Hello.up(rig.stack, rig.folder, workers=system.workers("gateway")) as hello:
+        control, ours = (Runs(Meter(processes), POSTERS, scale.load_seconds) for processes in (hello.processes, system))
         for _ in range(scale.rounds):
             control.run(Load(f"https://localhost:{hello.port}", ["/"], rig.folder, "POST", body, FORM))
             ours.run(post(rig, body))

@@ -122,6 +122,15 @@ class Rig:
             self.stack.stop(AGENT)
         self.clear()
 
+    def refresh(self) -> dict[str, float]:
+        """Starts gateway and core anew, and has them serve a task: the MiB that each process holds then."""
+        for name in ("gateway", "core"):
+            self.stack.restart(name)
+        uid = self.finished(small_zip())
+        with Client.public(self.stack) as client:
+            client.output(uid)
+        return self.processes().resident_mib()
+
     @property
     def _has_agent(self) -> bool:
         return any(status.name == AGENT and status.pid is not None for status in self.stack.status())

@@ -9,7 +9,7 @@ import json
 import random
 import statistics
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -44,20 +44,24 @@ class Runs:
     seconds: list[float] = field(default_factory=list)
     cpu: list[dict[str, float]] = field(default_factory=list)
     growth: list[dict[str, float]] = field(default_factory=list)
-    """MiB by which a process's peak rose over what it held before, for each transfer at once."""
+    """MiB by which a process's peak rose over what it held when it was fresh, for each transfer at once."""
     spread: list[float] = field(default_factory=list)
 
-    def run(self, processes: Processes, orders: Sequence[Order]) -> list[Receipt]:
+    def run(
+        self, processes: Processes, orders: Sequence[Order], held_mib: Mapping[str, float] | None = None
+    ) -> list[Receipt]:
+        """`held_mib`: what each held when it was fresh."""
         with Clients(orders) as clients:
             processes.forget_peaks()
-            held, used = processes.resident_mib(), processes.cpu_seconds()
+            used = processes.cpu_seconds()
             seconds, receipts = clients.go()
             total = {name: after - used[name] for name, after in processes.cpu_seconds().items()}
             peaks = processes.peak_mib()
         assert all(receipt.status.endswith(("OK", "200 ", "206 ")) for receipt in receipts), receipts
         self.seconds.append(seconds)
         self.cpu.append(total)
-        self.growth.append({name: (peak - held[name]) / self.at_once for name, peak in peaks.items()})
+        if held_mib:
+            self.growth.append({name: (peak - held_mib[name]) / self.at_once for name, peak in peaks.items()})
         took = [receipt.seconds for receipt in receipts]
         self.spread.append(max(took) / min(took))
         return receipts
@@ -82,28 +86,29 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
 
 
 def _uploads(rig: Rig, chain: Chain, scale: Scale, small: Path, large: Path) -> Iterator[Row]:
-    ours, theirs = _processes(rig, chain)
     size = large.stat().st_size
     control, raw, multipart, little = Runs(size), Runs(size), Runs(size), Runs(small.stat().st_size)
     together, control_together = (Runs(small.stat().st_size * scale.at_once, scale.at_once) for _ in range(2))
     for _ in range(scale.rounds):
+        held = rig.refresh()
+        ours, theirs = _processes(rig, chain)
         control.run(theirs, [chain.put("large", str(large), size)])
         rig.compact(PREFIX)
         for runs, orders in (
+            (little, [_raw(rig, small)]),
             (raw, [_raw(rig, large)]),
             (multipart, [_multipart(rig, large)]),
-            (little, [_raw(rig, small)]),
             (together, [_raw(rig, small)] * scale.at_once),
         ):
-            _delete(rig, runs.run(ours, orders))
+            _delete(rig, runs.run(ours, orders, held))
             rig.compact()
         puts = [chain.put(f"small-{number}", str(small), small.stat().st_size) for number in range(scale.at_once)]
         control_together.run(theirs, puts)
         rig.compact(PREFIX)
     yield from _rates(f"upload of {_size(large)}, raw body", raw, control)
     yield from _rates(f"upload of {_size(large)}, form", multipart, control)
-    yield _memory(f"upload of {_size(small)}: peak over before", little)
-    yield _memory(f"upload of {_size(large)}: peak over before", raw, little)
+    yield _memory(f"upload of {_size(small)}: peak over fresh", little)
+    yield _memory(f"upload of {_size(large)}: peak over fresh", raw, little)
     yield from _rates(f"{scale.at_once} uploads of {_size(small)} at once", together, control_together, limit=None)
     yield Row(
         f"{scale.at_once} uploads at once: longest to shortest",
@@ -112,27 +117,28 @@ def _uploads(rig: Rig, chain: Chain, scale: Scale, small: Path, large: Path) -> 
         control_together.spread,
         limit=SPREAD,
     )
-    yield _memory(f"{scale.at_once} uploads at once: peak over before, each", together)
+    yield _memory(f"{scale.at_once} uploads at once: peak over fresh, each", together)
 
 
 def _downloads(rig: Rig, chain: Chain, scale: Scale, small: Path, large: Path) -> Iterator[Row]:
-    ours, theirs = _processes(rig, chain)
     size = large.stat().st_size
     little_uid, uid = (_finished(rig, path) for path in (small, large))
     control, whole, little = Runs(size), Runs(size), Runs(small.stat().st_size)
     in_ranges, control_in_ranges = Runs(size), Runs(size)
     bounds = _bounds(size)
-    Runs(size).run(theirs, [chain.put("large", str(large), size)])
+    Runs(size).run(chain.processes, [chain.put("large", str(large), size)])
     for _ in range(scale.rounds):
+        held = rig.refresh()
+        ours, theirs = _processes(rig, chain)
         control.run(theirs, [chain.get("large", 0, size)])
-        whole.run(ours, [_get(rig, uid)])
-        little.run(ours, [_get(rig, little_uid)])
+        little.run(ours, [_get(rig, little_uid)], held)
+        whole.run(ours, [_get(rig, uid)], held)
         control_in_ranges.run(theirs, [chain.get("large", first, last - first) for first, last in bounds])
         in_ranges.run(ours, [_get(rig, uid, first, last) for first, last in bounds])
     rig.compact(PREFIX)
     yield from _rates(f"download of {_size(large)}", whole, control)
-    yield _memory(f"download of {_size(small)}: peak over before", little)
-    yield _memory(f"download of {_size(large)}: peak over before", whole, little)
+    yield _memory(f"download of {_size(small)}: peak over fresh", little)
+    yield _memory(f"download of {_size(large)}: peak over fresh", whole, little)
     yield from _rates(f"download of {_size(large)} in {RANGES} ranges at once", in_ranges, control_in_ranges)
     is_same = _resumed(rig, uid, size) == hashlib.sha256(large.read_bytes()).hexdigest()
     yield Row(

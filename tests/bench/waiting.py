@@ -48,13 +48,13 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
     ours, control, delays = Idle(), Idle(), list[float]()
     rig.without_agent()
     uids = _posted(rig, scale.waiting)
+    processes = rig.processes()
     for _ in range(scale.rounds):
-        with Hello.up(rig.stack, rig.folder) as hello:
+        with Hello.up(rig.stack, rig.folder, workers=processes.workers("gateway")) as hello:
             before = hello.processes.resident_mib()
             paths = [f"/wait?seconds={WAIT_SECONDS}"] * scale.waiting
             with WaitingClients(Order(hello.port, ca_cert, paths)):
                 control.measure(hello.processes, before, scale.waiting, seconds)
-        processes = rig.processes()
         before = processes.resident_mib()
         paths = [f"/api/tasks/{uid}?wait={WAIT_SECONDS}" for uid in uids]
         with WaitingClients(Order(rig.stack.ports.gateway, ca_cert, paths)) as clients:
@@ -98,7 +98,7 @@ def _end(rig: Rig, clients: WaitingClients, uids: Sequence[str]) -> list[float]:
             asked = time.monotonic()
             core.call("POST", f"/api/tasks/{uid}/cancel")
             end = clients.next_end()
-            assert uid in end.path
+            assert uid in end.path, f"{uid} was ended, and {end} came"
             delays.append(end.at - asked)
             time.sleep(BETWEEN_ENDS_SECONDS)
     return delays

@@ -17,6 +17,7 @@ from typing import Any
 from demo.stack import REPOSITORY
 
 NOT_YET = 551
+TOO_BUSY = 503
 CONNECTING_AT_ONCE = 20
 POLL_SECONDS = 5.0
 END_OF_HEAD = b"\r\n\r\n"
@@ -92,7 +93,7 @@ async def _client(
     while True:
         asked = time.monotonic()
         status = await _answer(reader)
-        if status != NOT_YET:
+        if status not in (NOT_YET, TOO_BUSY):
             break
         if time.monotonic() - asked < POLL_SECONDS:
             await asyncio.sleep(POLL_SECONDS)

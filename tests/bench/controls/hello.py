@@ -49,7 +49,7 @@ class Hello:
 
     @classmethod
     @contextmanager
-    def up(cls, stack: Stack, folder: Path, *, workers: int = 1) -> Iterator["Hello"]:
+    def up(cls, stack: Stack, folder: Path, *, workers: int) -> Iterator["Hello"]:
         [port] = free_ports(1)
         config = folder / "hello.toml"
         config.write_text(CONFIG)
