@@ -115,9 +115,11 @@ check: setup
     .venv/bin/lint-imports
     {{ python }} -m pytest -q tests/unit
 
-# Measure: just bench overhead, just bench recovery
-bench *ARGS: setup
-    @{{ python }} -m tests.bench {{ ARGS }}
+# Measure what the system costs, all or by name, beside what the machine does without it (just bench polls --json FILE)
+[no-exit-message]
+[positional-arguments]
+bench *ARGS: (setup "bench")
+    @{{ python }} -m tests.bench "$@"
 
 # Put the real system under load while its parts are killed, cut off and frozen (just chaos --seed 2)
 [no-exit-message]

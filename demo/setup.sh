@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes this machine ready for the demo and the tests: looks for what is missing, installs it from the distribution
 # where it may (root, or sudo without a password, on Debian or Ubuntu), says what to install where it may not.
-# When nothing is missing it touches no network.   setup.sh [demo | tests | compose]: for what; the tests need most
+# When nothing is missing it touches no network.
+#   setup.sh [demo | bench | tests | compose]: for what; the tests need most
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,6 +55,7 @@ missing_packages() {
   has redis-server || echo redis-server
   has rabbitmq-server || echo rabbitmq-server
   has_static_busybox || echo busybox-static
+  case $PURPOSE in bench | tests) has wrk || echo wrk ;; esac
   [ "$PURPOSE" = tests ] || return 0
   has docker-registry || echo docker-registry
   # Docker hosts of the tests' own: their base images, their network and the way out of it.

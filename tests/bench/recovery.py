@@ -8,7 +8,6 @@ another: there is an idle agent for each.
 import os
 import random
 import signal
-import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from demo.image import docker
 from demo.ports import Ports
 from demo.stack import Stack
 from gpu_agent.agent import RENEWALS_PER_LEASE
+from tests.bench.scale import Scale
+from tests.bench.table import Row, at_most
 from tests.e2e.api import Api
 from tests.images import Images
 from tests.waiting import eventually
@@ -32,22 +33,22 @@ KILLED_AT_ONCE = 5
 WAIT_SECONDS = 4 * LEASE_SECONDS
 
 
-def run(rounds: int) -> int:
-    """Prints the figures of that many kills; 1 when the worst is over the limit."""
+def rows(scale: Scale) -> list[Row]:
+    """On a stack of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         stack = Stack(Path(folder) / "stack", Ports.free(), agents=2 * KILLED_AT_ONCE, own_engine=True)
         stack.up()
         images = Images(stack.docker_host)
         try:
-            seconds = _measure(stack, images.running("sleep 1000"), kills=rounds)
+            seconds = _measure(stack, images.running("sleep 1000"), kills=scale.rounds * KILLED_AT_ONCE)
         finally:
             images.remove()
             stack.down()
             stack.delete()
-    print(f"kill -9 to the next container, {rounds} times with LEASE_SECONDS={LEASE_SECONDS:g}")
-    print(f"median {statistics.median(seconds):.1f} s   range {min(seconds):.1f}-{max(seconds):.1f} s")
-    print(f"worst {max(seconds):.1f} s (limit {LIMIT_SECONDS:g})")
-    return int(max(seconds) > LIMIT_SECONDS)
+    return [
+        Row(f"kill -9 to the next container, LEASE_SECONDS={LEASE_SECONDS:g}", "s", seconds),
+        Row(f"the worst of {len(seconds)}", "s", [max(seconds)], limit=at_most(LIMIT_SECONDS, of_figure=True)),
+    ]
 
 
 def _measure(stack: Stack, image: str, *, kills: int) -> list[float]:
