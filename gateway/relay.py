@@ -22,7 +22,7 @@ ANSWER_SECONDS: Final = 15.0
 """To a call without a body core begins to answer within this, or stands still."""
 
 HELD_BYTES: Final = 2**16
-"""An answer up to this size is sent at once."""
+"""Bodies up to this size are held, and passed on at once."""
 
 PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept")
 PASSED_BACK: Final = frozenset(
@@ -48,16 +48,18 @@ async def relay(
     params: Mapping[str, str] | None = None,
     admission: Admission | None = None,
 ) -> None:
-    """The call as `method path` of core. A body without an admission is small; else that bounds it."""
+    """The call as `method path` of core. The admission bounds a body whose length isn't known."""
     headers = {name: call.header(name) for name in PASSED_ON if name in call}
     body: AsyncIterator[bytes] | bytes | None = None
-    if call.has_body and admission is None:
-        body = b"".join([piece async for piece in call.pieces()])
-    elif call.has_body and admission is not None:
-        body = _bounded(call.pieces(), admission.max_bytes)
-        headers[TICKET_HEADER] = admission.ticket
-        if call.content_length is not None:
-            headers["content-length"] = str(call.content_length)
+    if call.has_body:
+        size = call.content_length
+        body = call.pieces() if admission is None else _bounded(call.pieces(), admission.max_bytes)
+        if admission is not None:
+            headers[TICKET_HEADER] = admission.ticket
+        if size is not None and size <= HELD_BYTES:
+            body = b"".join([piece async for piece in body])
+        elif size is not None:
+            headers["content-length"] = str(size)
     try:
         async with asyncio.timeout(ANSWER_SECONDS if body is None else None):
             answer = await core.session.request(
