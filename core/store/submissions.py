@@ -10,7 +10,7 @@ from core.store.room import Room
 from core.store.tasks import FIRST_LOOK_SECONDS, NewTask, fields_of
 
 SMALL_BYTES: Final = 64 * 1024
-"""Core holds it, and Redis does nothing else while it takes a step: a larger zip comes in chunks (core/store/blobs.py)."""
+"""Core holds it, and Redis stands still for it. A larger zip comes in chunks (core/store/blobs.py)."""
 
 
 class Submissions:
