@@ -38,7 +38,7 @@ from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.retention import Retention
 from core.store import Store
 from core.store.blobs import Upload
-from core.store.connection import soon
+from core.store.connection import SOON_SECONDS, soon
 from core.store.room import Announced
 from core.store.tasks import LOST, NOTHING, Claimed, Ended, Ending, Failed, NewTask, OutputChanged
 from core.zipcheck import ZipCheck
@@ -51,6 +51,9 @@ LAST_AGAIN_SECONDS: Final = 60.0
 tries in a second."""
 
 End = TypeVar("End", Ended, Failed)
+
+SUBMIT_SECONDS: Final = (1.2, 0.4)
+"""For the one step that submits a small zip, and then to withdraw it: both together are answered within two seconds."""
 
 EXPLAINED_SECONDS: Final = 0.4
 """After the task itself was read, so that both together are answered within two seconds."""
@@ -105,20 +108,20 @@ class Dispatch:
         uid = secrets.token_urlsafe(UID_BYTES)
         while seen := await self.store.models.seen(model_id):
             new = NewTask.of(seen.model, uid, blob)
-            async with self._withdrawn_in_doubt(new):
+            async with self._withdrawn_in_doubt(new, seconds=SUBMIT_SECONDS[1]), soon(SUBMIT_SECONDS[0]):
                 if await self.store.submissions.submit(new, content, seen):
                     return new
             await self.model(model_id)
         raise ModelNotFound
 
     @asynccontextmanager
-    async def _withdrawn_in_doubt(self, new: NewTask) -> AsyncIterator[None]:
+    async def _withdrawn_in_doubt(self, new: NewTask, *, seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
         """A task that may be there though its client hears otherwise would run for nobody."""
         try:
             yield
         except Unavailable:
             with suppress(Unavailable):
-                async with soon():
+                async with soon(seconds):
                     await self.store.blobs.loosen([new.input])
                     await self.store.tasks.withdraw(new.uid)
             raise
