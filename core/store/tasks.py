@@ -293,8 +293,8 @@ class Tasks:
 
 
 def _look(fields: Mapping[bytes, bytes]) -> Look | Exception:
-    until = float(fields[b"lease_until"]) if b"lease_until" in fields else None
     try:
+        until = float(fields[b"lease_until"]) if b"lease_until" in fields else None
         return Look(
             task=_task(fields),
             rung_at=float(fields[b"rung"]) if b"rung" in fields else None,
