@@ -6,7 +6,7 @@ from typing import Final
 from isal import isal_zlib
 
 _SAMPLE_BYTES: Final = 128 << 10
-_WORTH: Final = 7 / 8
+_WORTH: Final = 0.8
 """What doesn't shrink to this is stored."""
 
 _MOST_FOLD: Final = 100
