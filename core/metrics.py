@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from typing import Final
 
+import structlog
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Gauge, generate_latest
 
 from core.contract.agent import Agent
+
+log = structlog.get_logger()
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _REGISTRY: Final = CollectorRegistry()
@@ -36,6 +39,12 @@ UNREPLICATED: Final = Counter(
 AGENTS: Final = Gauge("inference_server_agents", "Agents that are there", registry=_REGISTRY)
 GPUS: Final = Gauge("inference_server_gpus", "GPUs of the agents that are there", registry=_REGISTRY)
 GPUS_UNWELL: Final = Gauge("inference_server_gpus_unwell", "Those of them that get no tasks", registry=_REGISTRY)
+
+
+def repaired(kind: str, **about: str) -> None:
+    """Each thing that is put right is logged and counted, under the same name."""
+    log.info("sweep.repaired", kind=kind, **about)
+    REPAIRS.labels(kind).inc()
 
 
 def note_agents(agents: Iterable[Agent]) -> None:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
-from zipfile import ZipFile, ZipInfo
+from typing import IO, Final
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from core.contract.errors import InvalidZip
 from core.contract.zipdirectory import Source
 from core.contract.zipentry import content
 from core.contract.zips import is_folder, read_entries, safe_name
+from gpu_agent.deflate import Deflate, is_worth_it
 from gpu_agent.folders import (
     MAX_ENTRIES,
     Found,
@@ -89,9 +90,9 @@ def zip_folder(folder: Path, *, max_total_bytes: int, modes: Mapping[str, int] =
     """A zip of all that is below the folder, in pieces of 256 KiB to about 1 MiB; equal folders make equal zips.
 
     Looks at everything before it returns, and raises OutputRefused or OutputTooLarge then, so that what is refused is
-    never sent in part. Symbolic links that stay inside are stored as links; one with an absolute target below the
-    container's mount point is made relative. Times are UTC, setuid bits are dropped. `modes` has, by path,
-    those that aren't to be stored as they are.
+    never sent in part. Files that shrink are deflated. Symbolic links that stay inside are stored as links; one with an
+    absolute target below the container's mount point is made relative. Times are UTC, setuid bits are dropped. `modes`
+    has, by path, those that aren't to be stored as they are.
     """
     _inspect(folder, max_total_bytes)
     return _stream(folder, modes)
@@ -131,13 +132,21 @@ def _add(archive: ZipFile, found: Found, info: ZipInfo) -> Iterator[None]:
         archive.writestr(info, spelled(link_target(found)))
     else:
         left = info.file_size
-        with os.fdopen(open_file(found), "rb", buffering=0) as file, archive.open(info, "w") as entry:
+        with os.fdopen(open_file(found), "rb", buffering=0) as file, _open_entry(archive, info, file.fileno()) as entry:
             # No more than was inspected: the header already says whether the entry needs Zip64.
             while piece := file.read(min(_READ_BYTES, left)):
                 entry.write(piece)
                 left -= len(piece)
                 yield
     yield
+
+
+def _open_entry(archive: ZipFile, info: ZipInfo, fd: int) -> IO[bytes]:
+    info.compress_type = ZIP_DEFLATED if is_worth_it(fd, info.file_size) else ZIP_STORED
+    entry = archive.open(info, "w")
+    if info.compress_type == ZIP_DEFLATED:
+        entry._compressor = Deflate()  # type: ignore[attr-defined]  # zlib's is several times slower
+    return entry
 
 
 def _describe(found: Found, modes: Mapping[str, int]) -> ZipInfo:

@@ -137,7 +137,9 @@ class _Decompressor(Protocol):
 
 
 class _Deflate:
-    """zlib's raw inflate behind the interface that bz2 and lzma share."""
+    """zlib's raw inflate behind the interface that bz2 and lzma share. ISA-L's is faster, but lets some damaged streams
+    pass, which whoever unzips elsewhere would refuse.
+    """
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -3,14 +3,12 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, Self
 
 from core.contract import codec
-from core.contract.errors import Unavailable
 from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.needs import ANY, Need
@@ -28,7 +26,8 @@ CREATE_SECONDS: Final = 120.0
 NOTED_AT_ONCE: Final = 200
 
 LEASE_MARGIN_SECONDS: Final = 0.5
-
+WITHOUT_LEASE_SECONDS: Final = 60.0
+FORWARD_AT_ONCE: Final = 1000
 
 NOTHING: Final = Noted()
 LOST: Final = Failure(reason=Reason.AGENT_LOST, message="The agent that ran the task was lost")
@@ -43,6 +42,14 @@ class Claimed(StrEnum):
     WAITING = "waiting"
     """It needs what this agent doesn't have, and those who do are rung elsewhere."""
     GONE = "gone"
+
+
+class Turn(StrEnum):
+    """Who sweeps."""
+
+    BEGINS = "begins"
+    GOES_ON = "goes on"
+    OTHERS = "others"
 
 
 class OutputChanged(Exception):
@@ -123,6 +130,8 @@ class Tasks:
         self._start_without_lease = script(connection, "start_without_lease", kept=True)
         self._cancel = script(connection, "cancel", kept=True)
         self._remove = script(connection, "remove", kept=True)
+        self._turn = script(connection, "turn")
+        self._bring_forward = script(connection, "bring_forward")
 
     async def create(self, new: NewTask) -> None:
         """Commits the task; sent twice it commits once. The indexes come first: a crash leaves an entry without a task,
@@ -180,11 +189,10 @@ class Tasks:
         """pending → running. Sent twice with the same `claim_id` it claims once."""
         args: list[str | bytes | float] = [claim_id, codec.pack(runner), lease_seconds]
         args += [int(bool(runner.gpus)), serves.name, int(redelivered), codec.pack(LOST)]
+        await self._look_within(uid, lease_seconds + LEASE_MARGIN_SECONDS)
         outcome, *rest = await self._claim(keys=[keys.task(uid)], args=args)
         if not rest:
             return Claimed(outcome.decode()), None
-        with suppress(Unavailable):  # an earlier look is due already; this one is only more to the point
-            await self.look_again(uid, after_seconds=lease_seconds + LEASE_MARGIN_SECONDS)
         return Claimed.CLAIMED, _task(_fields(rest[0]))
 
     async def renew(self, uid: str, attempt: int, *, lease_seconds: float, noted: Noted = NOTHING) -> bool:
@@ -212,10 +220,12 @@ class Tasks:
 
     async def start_without_lease(self, uid: str) -> bool:
         """pending → running for a consumer of version 1."""
+        await self._look_within(uid, WITHOUT_LEASE_SECONDS)
         return bool(await self._start_without_lease(keys=[keys.task(uid)], args=[codec.pack(Runner())]))
 
     async def cancel(self, uid: str, failure: Failure) -> Failed:
         """pending or running → failed, whoever holds it."""
+        await self._look_within(uid, FIRST_LOOK_SECONDS)
         return Failed((await self._cancel(keys=[keys.task(uid)], args=[codec.pack(failure)])).decode())
 
     async def remove(self, uid: str, *, output: Blob | None) -> Task | None:
@@ -252,10 +262,38 @@ class Tasks:
         uids = await self._redis.call("ZRANGEBYSCORE", keys.DUE, 0, before, "LIMIT", 0, limit)
         return [uid.decode() for uid in uids]
 
-    async def look(self, uid: str) -> Look | None:
-        fields = await self._redis.call("HGETALL", keys.task(uid))
-        if not fields:
-            return None
+    async def looks(self, uids: Sequence[str]) -> dict[str, Look | Exception | None]:
+        """None: there is no such task. An exception: what stands there can't be read."""
+        records = await self._redis.call_all(("HGETALL", keys.task(uid)) for uid in uids)
+        return {uid: _look(fields) if fields else None for uid, fields in zip(uids, records, strict=True)}
+
+    async def look_again(self, uid: str, *, after_seconds: float) -> None:
+        await self.look_at({uid: time.time() + after_seconds})
+
+    async def look_at(self, times: Mapping[str, float]) -> None:
+        """Each task at its epoch second. XX: one that was removed meanwhile doesn't come back to the index."""
+        if times:
+            entries: list[str | float] = [part for uid, at in times.items() for part in (at, uid)]
+            await self._redis.note("ZADD", keys.DUE, "XX", *entries)
+
+    async def _look_within(self, uid: str, seconds: float) -> None:
+        """Before a transition that makes a look due which may be far off: a crash between the two mustn't hide it."""
+        await self._redis.note("ZADD", keys.DUE, "XX", "LT", time.time() + seconds, uid)
+
+    async def bring_forward(self, *, until: float) -> None:
+        """All that would be due before that epoch second is due now."""
+        now, moved = time.time(), FORWARD_AT_ONCE
+        while moved == FORWARD_AT_ONCE:
+            moved = await self._bring_forward(keys=[keys.DUE], args=[now, until, FORWARD_AT_ONCE])
+
+    async def turn(self, *, seconds: float) -> Turn:
+        """Whether this process is the one that sweeps for so long; to save work, not to rely on."""
+        args: list[bytes | int] = [self._sweeper, int(seconds * 1000)]
+        return Turn((await self._turn(keys=[keys.REAPER], args=args)).decode())
+
+
+def _look(fields: Mapping[bytes, bytes]) -> Look | Exception:
+    try:
         until = float(fields[b"lease_until"]) if b"lease_until" in fields else None
         return Look(
             task=_task(fields),
@@ -264,18 +302,8 @@ class Tasks:
             is_announced=b"announced" in fields,
             is_bounced=b"bounced" in fields,
         )
-
-    async def look_again(self, uid: str, *, after_seconds: float) -> None:
-        """XX: a task that was removed meanwhile doesn't come back to the index."""
-        await self._redis.note("ZADD", keys.DUE, "XX", time.time() + after_seconds, uid)
-
-    async def may_sweep(self, *, seconds: float) -> bool:
-        """Whether this process is the one that sweeps for now; a claim to save work, not one to rely on."""
-        mine = await self._redis.note("SET", keys.REAPER, self._sweeper, "NX", "PX", int(seconds * 1000))
-        if mine or await self._redis.call("GET", keys.REAPER) != self._sweeper:
-            return bool(mine)
-        await self._redis.call("PEXPIRE", keys.REAPER, int(seconds * 1000))
-        return True
+    except (KeyError, ValueError) as error:
+        return error
 
 
 _ENDING: Final = ("state", "output", "failure")

@@ -17,6 +17,7 @@ from core.dispatch import Dispatch
 from core.store import keys
 from core.store.agents import FORGOTTEN_AFTER
 from core.store.room import Announced
+from core.watch import Watch
 from tests.integration.making import GPU, GPU_MODEL, MODEL, PAIR
 from tests.zips import zip_of
 
@@ -60,7 +61,7 @@ async def _sweep(dispatch: Dispatch) -> None:
     """As if the time had come to look at everything."""
     for uid in await dispatch.store.connection.call("ZRANGE", keys.DUE, 0, -1):
         await dispatch.store.connection.note("ZADD", keys.DUE, 1, uid)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
 
 
 async def test_what_not_just_any_gpu_meets_is_rung_elsewhere(dispatch: Dispatch) -> None:

@@ -30,7 +30,8 @@ from core.metrics import exposition
 from core.store import Store, keys
 from core.store.room import Announced
 from core.store.submissions import Submissions
-from core.store.tasks import CREATE_SECONDS, Ended
+from core.store.tasks import CREATE_SECONDS, Ended, Turn
+from core.watch import Watch
 from tests.integration.making import (
     FAULT_OF_ENGINE,
     FAULT_OF_MODEL,
@@ -135,7 +136,7 @@ async def test_without_a_broker_a_task_is_taken_and_rung_later(dispatch: Dispatc
     uid = await _submit(replace(dispatch, broker=without))
     assert (await dispatch.task(uid)).state is State.PENDING
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker) == [uid]
 
 
@@ -143,11 +144,11 @@ async def test_a_lost_message_is_rung_again(dispatch: Dispatch) -> None:
     """A wiped broker loses no task; a message that is still there isn't doubled."""
     uid = await _submit(dispatch)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker) == [uid]
     await dispatch.store.connection.call("HSET", keys.task(uid), "rung", 1)  # as if that had been long ago
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker) == [uid]
 
 
@@ -157,7 +158,7 @@ async def test_an_expired_lease_puts_the_task_back(dispatch: Dispatch) -> None:
     await _rung(dispatch.broker)
     attempt = await _claim(replace(dispatch, lease_seconds=0.001), uid)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert (await dispatch.task(uid)).state is State.PENDING
     assert await _rung(dispatch.broker) == [uid]
     with pytest.raises(TransitionRefused):
@@ -174,7 +175,7 @@ async def test_a_live_lease_is_left_alone(dispatch: Dispatch) -> None:
     await _claim(dispatch, uid)
     before = await dispatch.task(uid)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await dispatch.task(uid) == before
 
 
@@ -190,7 +191,7 @@ async def test_zips_without_an_owner_are_swept_and_owned_ones_stay(dispatch: Dis
     assert model.zip is not None
     await dispatch.store.blobs.loosen([orphan, owned, model.zip])
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await dispatch.store.blobs.exist([orphan]) == [False]
     assert await dispatch.store.blobs.exist([owned]) == [True]
     assert await dispatch.store.blobs.exist([model.zip]) == [True]
@@ -204,7 +205,7 @@ async def test_a_models_fault_is_final_and_an_engines_is_not(dispatch: Dispatch)
     assert (await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_ENGINE)).state is State.PENDING
     assert await _rung(dispatch.broker) == []
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker) == [uid]
     task = await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_MODEL)
     assert task.state is State.FAILED
@@ -248,7 +249,7 @@ async def test_it_may_not_touch_what_an_agent_holds(dispatch: Dispatch) -> None:
     with pytest.raises(TransitionRefused):
         await dispatch.finish(uid, None, _pieces())
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await dispatch.store.connection.call("ZCARD", keys.LOOSE) == 0
     assert (await dispatch.input(uid)).size == len(ZIP)
 
@@ -259,14 +260,14 @@ async def test_a_consumer_that_vanished_with_its_message(dispatch: Dispatch) -> 
     await dispatch.set_status(uid, State.RUNNING)
     await _rung(dispatch.broker)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert (await dispatch.task(uid)).state is State.RUNNING
     await dispatch.store.connection.call(
         "HSET", keys.task(uid), "dispatched", time.time() - Limits().timeout_seconds - 1
     )
     for _ in range(2):
         await _make_due(dispatch.store)
-        await reaper.sweep(dispatch)
+        await reaper.sweep(dispatch, Watch(dispatch))
     assert (await dispatch.task(uid)).state is State.PENDING
     assert await _rung(dispatch.broker) == [uid]
 
@@ -339,11 +340,11 @@ async def test_a_lost_answer_loses_no_zip(dispatch: Dispatch, monkeypatch: pytes
         assert blob is not None
         assert await dispatch.store.blobs.exist([blob]) == [True]
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     for task in await tasks.page(offset=0, limit=10):
         await dispatch.delete(task.uid)
     await _forget_time(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _keys(dispatch.store) == set()
 
 
@@ -372,7 +373,7 @@ async def test_a_step_whose_answer_comes_from_its_repetition(
     assert (await ended()).state is (State.FINISHED if step == "finish" else State.FAILED)
     monkeypatch.undo()
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     await dispatch.delete(uid)
     assert await _keys(dispatch.store) == set()
 
@@ -385,10 +386,10 @@ async def test_a_sweep_ends_while_the_broker_is_away(dispatch: Dispatch) -> None
     await _claim(replace(without, lease_seconds=0.001), uids[1])
     await _make_due(dispatch.store)
     async with asyncio.timeout(20):
-        await reaper.sweep(without)
+        await reaper.sweep(without, Watch(without))
     assert (await dispatch.task(uids[1])).state is State.PENDING
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert sorted(await _rung(dispatch.broker)) == sorted(uids[1:])
 
 
@@ -450,10 +451,10 @@ async def test_a_task_whose_client_heard_otherwise_runs_for_nobody(
         await _submit(dispatch, announced=announced)
     assert await tasks.page(offset=0, limit=9) == []
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _keys(dispatch.store) == {keys.DUE, keys.TASKS}
     await _forget_time(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _keys(dispatch.store) == set()
     assert await _rung(dispatch.broker) == []
 
@@ -480,8 +481,8 @@ async def test_what_frees_memory_works_without_memory(dispatch: Dispatch, full: 
     await dispatch.delete(deleted)
     await _claim(replace(dispatch, lease_seconds=0.001), expiring)
     await _make_due(dispatch.store)
-    assert await dispatch.store.tasks.may_sweep(seconds=1)
-    await reaper.sweep(dispatch)
+    assert await dispatch.store.tasks.turn(seconds=1) is Turn.BEGINS
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert (await dispatch.task(expiring)).state is State.PENDING
 
 
@@ -540,7 +541,7 @@ async def test_an_index_entry_outlives_a_late_commit(dispatch: Dispatch) -> None
     for age, stays in ((1, True), (CREATE_SECONDS + 1, False)):
         await call("ZADD", keys.TASKS, time.time() - age, "late")
         await call("ZADD", keys.DUE, 1, "late")
-        await reaper.sweep(dispatch)
+        await reaper.sweep(dispatch, Watch(dispatch))
         assert (await call("ZSCORE", keys.DUE, "late") is not None) is stays
         assert (await call("ZSCORE", keys.TASKS, "late") is not None) is stays
 
@@ -579,10 +580,10 @@ async def test_an_end_is_announced_when_the_broker_is_back(dispatch: Dispatch) -
     finished = dispatch.broker.settings.finished_job_queue
     assert await _rung(dispatch.broker, finished) == []
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker, finished) == [uid]
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker, finished) == []
 
 
@@ -592,7 +593,7 @@ async def _ended(dispatch: Dispatch, model: ModelSpec = MODEL, *, hours_ago: flo
     await dispatch.finish(uid, await _claim(dispatch, uid), _pieces())
     await dispatch.store.connection.call("HSET", keys.task(uid), "finished", time.time() - hours_ago * 3600)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     return await dispatch.task(uid)
 
 
@@ -622,7 +623,7 @@ async def test_of_a_task_nothing_stays_after_its_time(dispatch: Dispatch, fails:
     await (dispatch.fail(uid, attempt, FAULT_OF_MODEL) if fails else dispatch.finish(uid, attempt, _pieces()))
     await dispatch.store.connection.call("HSET", keys.task(uid), "finished", time.time() - 2.1 * 3600)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     with pytest.raises(TaskNotFound):
         await dispatch.task(uid)
     assert await _keys(dispatch.store) == set()
@@ -636,12 +637,12 @@ async def test_a_model_has_times_of_its_own(dispatch: Dispatch) -> None:
     uid = await _submit(dispatch, brief)
     attempt = await _claim(dispatch, uid)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     await dispatch.finish(uid, attempt, _pieces())
     statuses: list[type[Exception]] = []
     async with asyncio.timeout(10):
         while not statuses or statuses[-1] is not TaskNotFound:
-            await reaper.sweep(dispatch)
+            await reaper.sweep(dispatch, Watch(dispatch))
             try:
                 await dispatch.output(uid)
             except (OutputGone, TaskNotFound) as error:
@@ -657,11 +658,11 @@ async def test_time_goes_on_while_the_broker_is_away(dispatch: Dispatch) -> None
     await without.finish(uid, await _claim(dispatch, uid), _pieces())
     await dispatch.store.connection.call("HSET", keys.task(uid), "finished", time.time() - 1.1 * 3600)
     await _make_due(dispatch.store)
-    await reaper.sweep(without)
+    await reaper.sweep(without, Watch(without))
     with pytest.raises(OutputGone):
         await dispatch.output(uid)
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker, dispatch.broker.settings.finished_job_queue) == [uid]
 
 
@@ -685,9 +686,9 @@ async def test_repairs_are_counted(dispatch: Dispatch) -> None:
     ended = await _submit(dispatch)
     await without.finish(ended, await _claim(dispatch, ended), _pieces())
     await _make_due(dispatch.store)
-    await reaper.sweep(dispatch)
+    await reaper.sweep(dispatch, Watch(dispatch))
     for hours in (1.1, 2.1):
         await dispatch.store.connection.call("HSET", keys.task(ended), "finished", time.time() - hours * 3600)
         await dispatch.store.connection.note("ZADD", keys.DUE, 1, ended)
-        await reaper.sweep(dispatch)
+        await reaper.sweep(dispatch, Watch(dispatch))
     assert {kind: count(kind) - before[kind] for kind in kinds} == dict.fromkeys(kinds, 1) | {"unrung": 2}

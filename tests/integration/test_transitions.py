@@ -8,7 +8,7 @@ from core.contract.http import Noted
 from core.contract.needs import Need
 from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, State, Task
 from core.store import Store, keys
-from core.store.tasks import LOST, Claimed, Ended, Failed
+from core.store.tasks import LOST, Claimed, Ended, Failed, Look
 from tests.integration.making import (
     CPU,
     FAULT_OF_ENGINE,
@@ -23,6 +23,12 @@ from tests.integration.making import (
 )
 
 CANCELLED = Failure(reason=Reason.CANCELLED, message="The task was cancelled")
+
+
+async def _look(store: Store, uid: str) -> Look:
+    [look] = (await store.tasks.looks([uid])).values()
+    assert isinstance(look, Look)
+    return look
 
 
 async def _go(store: Store, uid: str, target: State) -> None:
@@ -230,15 +236,11 @@ async def test_without_a_gpu_no_claim_of_a_gpu_task(store: Store) -> None:
         outcome, _ = await store.tasks.claim(uid, CPU, claim_id=str(number), lease_seconds=9)
         said.append(outcome)
     assert said == [Claimed.UNSUITABLE, Claimed.WAITING]
-    look = await store.tasks.look(uid)
-    assert look is not None
-    assert look.is_bounced
+    assert (await _look(store, uid)).is_bounced
     outcome, task = await store.tasks.claim(uid, GPU, claim_id="gpu", lease_seconds=9)
     assert outcome is Claimed.CLAIMED
     assert task is not None
-    look = await store.tasks.look(uid)
-    assert look is not None
-    assert not look.is_bounced
+    assert not (await _look(store, uid)).is_bounced
 
 
 async def test_what_not_just_any_gpu_meets_is_claimed_by_who_serves_it(store: Store) -> None:
@@ -247,8 +249,7 @@ async def test_what_not_just_any_gpu_meets_is_claimed_by_who_serves_it(store: St
     for runner in (CPU, GPU):
         outcome, _ = await store.tasks.claim(uid, runner, claim_id="from-main", lease_seconds=9)
         assert outcome is Claimed.WAITING
-    look = await store.tasks.look(uid)
-    assert look is not None
+    look = await _look(store, uid)
     assert (look.task.need, look.is_bounced) == (PAIR, False)
     outcome, task = await store.tasks.claim(uid, GPU, claim_id="gpu", lease_seconds=9, serves=PAIR)
     assert outcome is Claimed.CLAIMED

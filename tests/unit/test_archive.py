@@ -7,6 +7,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZIP_STORED, ZipFile, ZipInfo
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from core.contract.errors import InvalidZip
 from core.contract.zips import ZipLimits, check
+from core.settings import Settings
 from gpu_agent import folders
 from gpu_agent.archive import extract, zip_folder
 from gpu_agent.folders import OutputRefused, OutputTooLarge, empty, remove_tree
@@ -132,6 +134,48 @@ def test_pieces_are_bounded(output: Path) -> None:
     assert all(256 << 10 <= len(piece) < (1 << 20) + (256 << 10) for piece in pieces[:-1])
     with ZipFile(io.BytesIO(b"".join(pieces))) as archive:
         assert archive.read("large") == content
+
+
+@pytest.mark.parametrize(
+    ("content", "method"),
+    [
+        (b"", ZIP_STORED),
+        (b"x", ZIP_STORED),
+        (b"text " * 300_000, ZIP_DEFLATED),
+        (os.urandom(3 << 20), ZIP_STORED),
+        (os.urandom(1 << 20) + bytes(2 << 20), ZIP_DEFLATED),
+        (bytes(1 << 20) + os.urandom(2 << 20), ZIP_DEFLATED),
+    ],
+    ids=["nothing", "little", "text", "noise", "noise first", "noise after"],
+)
+def test_what_shrinks_is_deflated(output: Path, content: bytes, method: int) -> None:
+    """And the rest is stored."""
+    (output / "a").write_bytes(content)
+    archive = zipped(output)
+    info = archive.getinfo("a")
+    assert archive.read(info) == content
+    assert info.compress_type == method
+    assert info.compress_size < len(content) if method == ZIP_DEFLATED else info.compress_size == len(content)
+
+
+def test_no_output_is_a_bomb(output: Path) -> None:
+    """An empty mask would shrink a thousandfold, and then be refused as the next model's input."""
+    (output / "mask").touch()
+    os.truncate(output / "mask", 32 << 20)
+    data = b"".join(zip_folder(output, max_total_bytes=ROOM))
+    assert len(data) < (32 << 20) // 90
+    check(io.BytesIO(data), replace(LIMITS, max_ratio=Settings.model_fields["max_zip_ratio"].default))
+
+
+def test_a_size_beyond_the_limit_takes_zip64(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the file becomes. The limit is 4 GiB."""
+    monkeypatch.setattr("zipfile.ZIP64_LIMIT", 1 << 20)
+    (output / "large").write_bytes(bytes(2 << 20))
+    data = b"".join(zip_folder(output, max_total_bytes=ROOM))
+    assert data.count(b"\xff\xff\xff\xff" * 2) == 2, "in the file's header and in the directory"
+    check(io.BytesIO(data), LIMITS)
+    with ZipFile(io.BytesIO(data)) as archive:
+        assert archive.read("large") == bytes(2 << 20)
 
 
 def test_times_are_kept_within_what_a_zip_can_say(output: Path) -> None:
@@ -270,8 +314,8 @@ def test_too_many_entries_are_refused(output: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("size", [0, 100, 3 << 20])
 def test_a_file_that_changes_leaves_the_zip_sound(output: Path, size: int) -> None:
     """A file that grows or shrinks while it is read is delivered as far as it was announced and is there."""
-    (output / "a").write_bytes(bytes(2 << 20))
-    (output / "b").write_bytes(bytes(2 << 20))
+    (output / "a").write_bytes(os.urandom(2 << 20))
+    (output / "b").write_bytes(os.urandom(2 << 20))
     pieces = zip_folder(output, max_total_bytes=ROOM)
     first = next(pieces)
     os.truncate(output / "a", size)
@@ -284,7 +328,7 @@ def test_a_file_that_changes_leaves_the_zip_sound(output: Path, size: int) -> No
 def test_a_folder_replaced_by_a_link_is_not_followed(output: Path, tmp_path: Path) -> None:
     """Whoever swaps a folder for a link after it was inspected gets nothing of the host's."""
     (tmp_path / "secret").write_text("secret")
-    (output / "a").write_bytes(bytes(2 << 20))
+    (output / "a").write_bytes(os.urandom(2 << 20))
     (output / "b").mkdir()
     (output / "b/secret").write_text("harmless")
     pieces = zip_folder(output, max_total_bytes=ROOM)

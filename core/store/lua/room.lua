@@ -23,11 +23,11 @@ end
 -- incoming: the hash of those that come   but: a ticket whose own doesn't count
 -- → their bytes that are still to come
 local function announced_in(incoming, but)
-  local announced = 0
+  local announced, moment = 0, now()
   local entries = redis.call('HGETALL', incoming)
   for at = 1, #entries, 2 do
     local left, deadline = entries[at + 1]:match('(%d+) ([%d.]+)')
-    if entries[at] ~= but and tonumber(deadline) >= now() then
+    if entries[at] ~= but and tonumber(deadline) >= moment then
       announced = announced + left
     end
   end
