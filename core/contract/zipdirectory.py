@@ -17,7 +17,7 @@ _DIRECTORY_HEADER = struct.Struct("<4s24x3H12x")  # signature, lengths of name, 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ4x2L4Q")
-LOCAL_SIGNATURE, _DIRECTORY_SIGNATURE = b"PK\3\4", b"PK\1\2"
+LOCAL_SIGNATURE, DIRECTORY_SIGNATURE = b"PK\3\4", b"PK\1\2"
 _END_SIGNATURE, _END64_LOCATOR_SIGNATURE, _END64_SIGNATURE = b"PK\5\6", b"PK\6\7", b"PK\6\6"
 _LONGEST_COMMENT = 0xFFFF
 
@@ -138,7 +138,7 @@ def _count(directory: bytes, max_entries: int) -> int:
         if at + _DIRECTORY_HEADER.size > len(directory):
             raise InvalidZip("The zip's directory is damaged: its last record is cut.")
         signature, *lengths = _DIRECTORY_HEADER.unpack_from(directory, at)
-        if signature != _DIRECTORY_SIGNATURE:
+        if signature != DIRECTORY_SIGNATURE:
             raise InvalidZip(f"The zip's directory is damaged: record {count} is not one.")
         at += _DIRECTORY_HEADER.size + sum(lengths)
     if at != len(directory):
