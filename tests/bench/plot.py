@@ -10,6 +10,7 @@ WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 60, 120, 20, 40
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
 GRID_LINES = 5
+LINE = 18
 
 
 def as_svg(rows: Sequence[Row]) -> str:
@@ -30,7 +31,9 @@ def as_svg(rows: Sequence[Row]) -> str:
             *(
                 line
                 for number, name in enumerate(names)
-                for line in _series([row for row in rows if row.name == name], sizes, top, COLOURS[number])
+                for line in _series(
+                    [row for row in rows if row.name == name], sizes, top, COLOURS[number], TOP + LINE * number
+                )
             ),
             "</svg>\n",
         ]
@@ -45,15 +48,14 @@ def _grid(top: float, unit: str) -> Iterator[str]:
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.1f} {escape(unit)}</text>'
 
 
-def _series(rows: Sequence[Row], sizes: Sequence[str], top: float, colour: str) -> Iterator[str]:
+def _series(rows: Sequence[Row], sizes: Sequence[str], top: float, colour: str, label_y: int) -> Iterator[str]:
     points = [(_x(row.at, sizes), _y(statistics.median(row.ours), top)) for row in rows]
     for row, (x, _) in zip(rows, points, strict=True):
         low, high = _y(min(row.ours), top), _y(max(row.ours), top)
         yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}"/>'
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
-    x, y = points[-1]
-    yield f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" fill="{colour}">{escape(rows[0].name)}</text>'
+    yield f'<text x="{WIDTH - RIGHT + 40}" y="{label_y}" fill="{colour}">{escape(rows[0].name)}</text>'
 
 
 def _x(size: str, sizes: Sequence[str]) -> float:

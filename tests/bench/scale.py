@@ -24,7 +24,8 @@ class Scale:
     """Clients."""
     ended: int = 100
     """Of the tasks that clients wait for."""
-    idle_seconds: float = 15.0
+    idle_seconds: float = 30.0
+    """Long enough for the sweep to look at each task that waits (core/reaper.py)."""
     queued: tuple[int, ...] = (10, 1_000, 100_000)
     finished: int = 10_000
     calls: int = 100
