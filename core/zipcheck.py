@@ -8,10 +8,7 @@ from typing import Final
 from core.contract import zips
 from core.contract.task import Blob
 from core.contract.zipdirectory import DIRECTORY_SIGNATURE
-from core.store.blobs import Blobs
-
-BLOCK_BYTES: Final = 64 * 1024
-"""A zip of many files has as many headers, far apart: larger blocks would read all of it."""
+from core.store.blobs import CHUNK_BYTES, Blobs
 
 QUICK_ENTRIES: Final = 20
 QUICK_BYTES: Final = 2**20
@@ -54,5 +51,5 @@ class ZipCheck:
         def read_range(offset: int, length: int) -> bytes:
             return asyncio.run_coroutine_threadsafe(self._blobs.read_range(blob, offset, length), loop).result()
 
-        file = zips.RangedFile(read_range, size=blob.size, block_bytes=BLOCK_BYTES)
+        file = zips.RangedFile(read_range, size=blob.size, block_bytes=CHUNK_BYTES)
         await asyncio.to_thread(zips.check, file, self._limits)
