@@ -124,7 +124,7 @@ class Call:
     async def answer(self, status: int, body: bytes = b"", headers: Headers = JSON) -> None:
         """All of it at once. To a HEAD request the body isn't sent; its length stands in the headers."""
         length = () if status in WITHOUT_BODY else (("Content-Length", str(len(body))),)
-        async with asyncio.timeout(TAKEN_SECONDS):
+        async with _taken():
             await self._begin(status, [*headers, *length])
             await self._end(body)
 
@@ -137,7 +137,7 @@ class Call:
         async with self.attended():
             await self._begin(status, headers)
             async for piece in pieces:
-                async with asyncio.timeout(TAKEN_SECONDS):
+                async with _taken():
                     await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             await self._end(b"")
 
@@ -185,6 +185,15 @@ class Call:
                         return
         except (TimeoutError, InvalidRequest, Gone):
             return
+
+
+@asynccontextmanager
+async def _taken() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TAKEN_SECONDS):
+            yield
+    except TimeoutError:
+        raise Gone from None
 
 
 def headers_of(error: ContractError) -> Mapping[str, str]:
