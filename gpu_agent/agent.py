@@ -156,7 +156,7 @@ class Agent:
             host.attempts.add(key)
             try:
                 await asyncio.wait({running, renewing}, return_when=asyncio.FIRST_COMPLETED)
-                if not running.done():
+                if not running.done() and not job.is_over:
                     renewing.result()  # raises what it didn't expect
                     log.warning("lease.lost")
                     running.cancel()
@@ -164,7 +164,8 @@ class Agent:
             except asyncio.CancelledError:
                 running.cancel()
                 await asyncio.wait({running})
-                await self._hand_back(claim)
+                if not job.is_over:
+                    await self._hand_back(claim)
                 raise
             finally:
                 renewing.cancel()
