@@ -1,8 +1,8 @@
-"""What a cancellation must not cut short, and what must not outlast it."""
+"""What a cancellation must not cut short, what must not outlast its context, and what an event cuts short."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,10 +28,20 @@ async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]
         yield task
     finally:
         task.cancel()
-        await to_its_end(_ended(task))
+        await to_its_end(ended(task))
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
+async def unless(stops: Iterable[asyncio.Event], work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work returns. None: one of the events came first, and the work was cancelled."""
+    async with AsyncExitStack() as waiting:
+        ends = [await waiting.enter_async_context(beside(stop.wait())) for stop in stops]
+        working = await waiting.enter_async_context(beside(work))
+        await asyncio.wait({working, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Waits for its end, whatever that is."""
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()

@@ -48,6 +48,8 @@ class Host:
     """Those that run here, as uid-attempt."""
     names: set[str] = field(default_factory=set)
     """Of jobs (gpu_agent/job.py) that have something here: it isn't swept."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long the last container of a model ran here, by the model's uid."""
     _left: set[str] = field(default_factory=set)
     """Containers of attempts that have ended, which the engine didn't remove. They may hold GPUs."""
     _failures: int = 0

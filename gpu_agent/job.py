@@ -1,7 +1,9 @@
 """One task on a GPU, from top to bottom."""
 
+import asyncio
 import errno
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -10,8 +12,9 @@ import structlog
 
 from core.client import patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
-from core.contract.http import Claim, Noted
-from core.contract.task import Failure, Reason, attempt_key
+from core.contract.http import Noted
+from core.contract.model import Model
+from core.contract.task import Failure, Reason, Task, attempt_key
 from gpu_agent.cancellation import beside, to_its_end
 from gpu_agent.disks import DiskFull
 from gpu_agent.engine import (
@@ -47,43 +50,62 @@ class HostFailed(Exception):
     """The attempt ended for this host's sake, and core knows: look after the host before the next one."""
 
 
+class NotClaimed(Exception):
+    """A job failed before it held its task. Nobody is told: whoever claims the task meets the fault again."""
+
+
 @dataclass
 class Job:
-    """An attempt that this agent holds, and the host that runs it."""
+    """One attempt at a task, which has its number, and the host that runs it."""
 
-    claim: Claim
+    task: Task
+    model: Model
     host: Host
+    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+    """This agent holds the task: the container may start, and core is told how it ends."""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """All that can be done before the container starts."""
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """The GPUs can be given to the next: the container has ended by itself, or the attempt is over."""
     noted: Noted = field(default_factory=lambda: Noted(gpus=()))
     """What core is told with each call for the attempt."""
     is_over: bool = False
     """Core knows how it ended; only what is left here has to go."""
 
     def __post_init__(self) -> None:
-        task = self.claim.task
         # No two ever meet, whatever is known of the task: the engine would hand out a volume that is there already.
-        self.name = f"{attempt_key(task.uid, task.attempt)}-{secrets.token_hex(4)}"
+        self.name = f"{self.key}-{secrets.token_hex(4)}"
         self._container = f"inference-server-{self.name}"
         self._labels = {
-            TASK: task.uid,
-            ATTEMPT: str(task.attempt),
+            TASK: self.task.uid,
+            ATTEMPT: str(self.task.attempt),
             AGENT: self.host.settings.agent_name,
             NAME: self.name,
         }
 
+    @property
+    def key(self) -> str:
+        return attempt_key(self.task.uid, self.task.attempt)
+
     async def run(self, gpus: tuple[str, ...]) -> None:
         """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
 
-        Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why.
+        Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why. Until it is claimed
+        it makes everything ready and waits; what fails meanwhile is NotClaimed.
         """
-        self.noted = Noted(gpus=gpus if self.claim.model.use_gpu else ())
+        self.noted = Noted(gpus=gpus if self.model.use_gpu else ())
         self.host.names.add(self.name)
         try:
             async with self._prepared() as volumes:
+                self.ready.set()
+                await self.claimed.wait()
                 await self._run_container(volumes)
                 await self._deliver(volumes)
         except (TaskNotFound, TransitionRefused):
             raise  # core gave the task to somebody else, or to nobody
-        except Exception as error:  # noqa: BLE001 - whoever is at fault, core is told
+        except Exception as error:
+            if not self.claimed.is_set():
+                raise NotClaimed(str(error)) from error
             await self._report(error)
         finally:
             self.host.names.discard(self.name)
@@ -91,10 +113,9 @@ class Job:
     @asynccontextmanager
     async def _prepared(self) -> AsyncIterator[AttemptVolumes]:
         """The container, ready to start, and its volumes, filled. What doesn't depend on each other happens at once."""
-        task, model = self.claim.task, self.claim.model
-        core, images, volumes = self.host.core, self.host.images, self.host.volumes
+        model, core, images, volumes = self.model, self.host.core, self.host.images, self.host.volumes
         async with (
-            volumes.fresh(self.name, task, model, self._labels) as fresh,
+            volumes.fresh(self.name, self.task, model, self._labels) as fresh,
             beside(fresh.fetch_input(core)) as fetching,
             beside(to_its_end(fresh.make())) as making,
             images.ready(model.container_tag, model.pull) as image,
@@ -112,7 +133,7 @@ class Job:
     @asynccontextmanager
     async def _created(self, volumes: AttemptVolumes) -> AsyncIterator[None]:
         """The container, until the context ends."""
-        spec = ContainerSpec(self._container, self.claim.model, volumes.mounts, self._labels, self.noted.gpus or ())
+        spec = ContainerSpec(self._container, self.model, volumes.mounts, self._labels, self.noted.gpus or ())
         try:
             await to_its_end(self.host.engine.create(spec))
             yield
@@ -120,17 +141,20 @@ class Job:
             await to_its_end(self._remove())
 
     async def _run_container(self, volumes: AttemptVolumes) -> None:
-        """Returns when the container has ended well. It is dead then, and holds no GPU."""
-        model = self.claim.model
+        """Returns when the container has ended well."""
+        model = self.model
         engine = self.host.engine
         try:
             await engine.start(self._container)
+            started = time.monotonic()
             log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
             ended = await engine.wait(self._container, seconds=model.timeout_seconds)
         except TimeoutError:
             tail = await engine.log_tail(self._container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
+        self.host.seconds[model.uid] = time.monotonic() - started
+        self.freed.set()
         log.info("container.exited", exit_code=ended.code)
         if ended.code and not ended.is_out_of_memory and (lack := self.host.disks.lack()):
             await self._check_size(volumes, ended)
@@ -148,7 +172,7 @@ class Job:
 
     async def _deliver(self, volumes: AttemptVolumes) -> None:
         """Streams /output to core, again from the start if core went away meanwhile."""
-        task = self.claim.task
+        task = self.task
 
         async def deliver() -> None:
             zip = await volumes.output_zip()
@@ -169,8 +193,7 @@ class Job:
         """Tells core why the attempt failed. Raises HostFailed when it did for this host's sake."""
         failure = _failure(error)
         log.warning("attempt.failed", **failure.model_dump(exclude={"message"}))
-        task = self.claim.task
-        await patiently(self.host.core.fail)(task.uid, task.attempt, failure, self.noted)
+        await patiently(self.host.core.fail)(self.task.uid, self.task.attempt, failure, self.noted)
         self.is_over = True
         if not isinstance(error, AttemptFailed | ContainerInvalid | ImageUnavailable):  # which say nothing of the host
             raise HostFailed from error

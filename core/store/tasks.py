@@ -132,9 +132,11 @@ class Tasks:
         records = await self._redis.call_all(("HGETALL", keys.task(uid.decode())) for uid in uids)
         return [_task(fields) for fields in records if fields]
 
-    async def ring(self, uid: str) -> None:
-        """Notes that the broker has confirmed the message of a task."""
-        await self._ring(keys=[keys.task(uid)])
+    async def ring(self, uid: str, *, held_seconds: float = 0) -> bool:
+        """Notes that the broker has confirmed the message of a task, which an agent may hold for so long. False: it is
+        not pending (any more).
+        """
+        return bool(await self._ring(keys=[keys.task(uid)], args=[held_seconds]))
 
     async def announce(self, uid: str) -> None:
         """Notes that the broker has confirmed the message of a task's end."""
