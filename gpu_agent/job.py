@@ -117,7 +117,7 @@ class Job:
         async with (
             volumes.fresh(self.name, self.task, model, self._labels) as fresh,
             beside(fresh.fetch_input(core)) as fetching,
-            beside(to_its_end(fresh.make())) as making,
+            beside(fresh.make()) as making,
             images.ready(model.container_tag, model.pull) as image,
         ):
             self.noted = Noted(image=image.digest, gpus=self.noted.gpus)

@@ -78,7 +78,7 @@ class AttemptVolumes:
         """The engine's volumes. Before that no container may name them: the engine would make empty ones."""
         for mount in self.mounts[:2]:
             folder = None if self.helper else self.folder / mount.path.strip("/")
-            await self.engine.create_volume(mount.volume, self.labels, folder=folder)
+            await to_its_end(self.engine.create_volume(mount.volume, self.labels, folder=folder))
 
     async def copy_in(self) -> None:
         """What was fetched, into volumes that were made and aren't the folders; the model's image is there."""
