@@ -3,7 +3,7 @@
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final, cast
@@ -119,20 +119,17 @@ class Agent:
                     return None
                 self.pool.busy(hold)
                 self._idle.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-                return await self._take(hold, host, message, queues)
+                return await self._take(hold, host, message, queues.get(message.queue, ANY))
         return None
 
     async def _next(self, hold: Hold, host: Host, job: Job, earlier: asyncio.Task[None] | None) -> Begun | None:
         """Waits until the job's GPUs are free. The slot's next task then, if one is staged and may have them."""
-        queues = self._queues(hold.slots[0])
-        stage = Stage(host, self.broker, hold, queues, self._draining)
+        stage = Stage(host, self.broker, self.pool, hold, self._queues, self._draining)
         async with stage.after(job, earlier=earlier) as staged:
-            if staged is None or self._draining.is_set() or host.problems() or not self.pool.spares(hold):
-                return None
-            return await self._take(hold, host, staged.message, queues, staged)
+            return await self._take(hold, host, staged.message, staged.serves, staged) if staged else None
 
     async def _take(
-        self, hold: Hold, host: Host, message: Message, queues: Mapping[str, Need], staged: Staged | None = None
+        self, hold: Hold, host: Host, message: Message, serves: Need, staged: Staged | None = None
     ) -> Begun | None:
         """Claims the task and begins. The message has rung and is acknowledged, whether there is something to do or
         not.
@@ -141,7 +138,7 @@ class Agent:
             log.warning("message.unreadable")
             await message.reject()
             return None
-        claim = await self._claim(hold.slots[0], message, queues.get(message.queue, ANY))
+        claim = await self._claim(hold.slots[0], message, serves)
         begun = self._begin(claim, hold, host, staged) if claim else None
         await message.ack()
         return begun

@@ -25,7 +25,7 @@ from gpu_agent.engine import Engine
 from gpu_agent.host import Host
 from gpu_agent.images import Images
 from gpu_agent.job import Job
-from gpu_agent.pool import Hold, Slot
+from gpu_agent.pool import Hold, Pool, Slot
 from gpu_agent.settings import Settings
 from gpu_agent.staging import Stage
 from gpu_agent.volumes import Volumes
@@ -58,7 +58,8 @@ async def _behind(broker: Broker, host: Host) -> AsyncIterator[tuple[Job, "async
     job = Job(TASK, MODEL, host)
     job.ready.set()
     queue = broker.settings.unfinished_job_queue
-    stage = Stage(host, broker, Hold((Slot("cpu-1"),)), {queue: ANY}, stop=asyncio.Event())
+    slot = Slot("cpu-1")
+    stage = Stage(host, broker, Pool([slot]), Hold((slot,)), lambda _: {queue: ANY}, stop=asyncio.Event())
 
     async def after() -> str | None:
         async with stage.after(job, earlier=None) as staged:
