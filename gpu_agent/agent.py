@@ -17,7 +17,6 @@ from core.contract.agent import REPORT_SECONDS, AgentReport, Gpu
 from core.contract.errors import ContractError, Unauthorized
 from core.contract.http import Claim, ClaimRequest
 from core.contract.needs import ANY, Need
-from core.contract.task import UID
 from gpu_agent import health
 from gpu_agent.attempt import Attempt, hand_back
 from gpu_agent.engine import Engine, EngineError
@@ -26,7 +25,7 @@ from gpu_agent.host import Host
 from gpu_agent.job import Job
 from gpu_agent.pool import Hold, Pool, Slot
 from gpu_agent.settings import Settings
-from gpu_agent.staging import Stage, Staged
+from gpu_agent.staging import Stage, Staged, is_readable
 
 log = structlog.get_logger()
 
@@ -134,9 +133,7 @@ class Agent:
         """Claims the task and begins. The message has rung and is acknowledged, whether there is something to do or
         not.
         """
-        if not UID.fullmatch(message.uid):
-            log.warning("message.unreadable")
-            await message.reject()
+        if not await is_readable(message):
             return None
         claim = await self._claim(hold.slots[0], message, serves)
         begun = self._begin(claim, hold, host, staged) if claim else None

@@ -101,12 +101,13 @@ class Stage:
 
     async def _job(self, message: Message) -> Job | None:
         """None: the message is settled. What can't be staged is met again by a slot that has nothing else to do."""
-        if not UID.fullmatch(message.uid):
-            await message.reject()
+        if not await is_readable(message):
             return None
         try:
             shown = await self.host.core.stage(message.uid)
         except ContractError as refusal:
+            log.info("task.unstageable", task=message.uid, why=str(refusal))
+            # Of a redelivered one only the claim can tell (ClaimRequest.redelivered).
             is_over = isinstance(refusal, TaskNotFound | TransitionRefused) and not message.redelivered
             await (message.ack() if is_over else message.give_back())
             return None
@@ -115,6 +116,15 @@ class Stage:
             return None
         next_attempt = shown.task.model_copy(update={"attempt": shown.task.attempt + 1})
         return Job(next_attempt, shown.model, self.host)
+
+
+async def is_readable(message: Message) -> bool:
+    """False: it can't be a task's, and was rejected."""
+    if UID.fullmatch(message.uid):
+        return True
+    log.warning("message.unreadable")
+    await message.reject()
+    return False
 
 
 async def _dropped(job: Job, running: asyncio.Task[None]) -> None:
