@@ -16,7 +16,7 @@ from typing import Final, cast
 
 import aiormq
 import structlog
-from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractChannel, AbstractConnection, ArgumentsType, DeliveredMessage
 from pydantic import SecretStr
 from yarl import URL
 
@@ -220,11 +220,12 @@ class Broker:
         return depth
 
     @asynccontextmanager
-    async def next_message(self, names: Sequence[str]) -> AsyncIterator[Message]:
-        """Wait, across reconnects, for one message of any of the queues.
+    async def next_message(self, names: Sequence[str], *, priority: int = 0) -> AsyncIterator[Message]:
+        """Wait, across reconnects, for one message of any of the queues. Whoever listens with a lower priority gets one
+        when nobody with a higher one waits for it.
 
-        Inside the context nothing listens any more, so that a busy slot never holds a second message that an idle
-        slot elsewhere could have.
+        Inside the context nothing listens any more, so that nobody ever holds a second message that an idle slot
+        elsewhere could have.
         """
         is_anew = False
         while True:
@@ -238,7 +239,7 @@ class Broker:
                 await asyncio.sleep(FIRST_RETRY_SECONDS)
                 continue
             try:
-                message = await self._one_message(channel, names)
+                message = await self._one_message(channel, names, priority)
                 if message is not None:
                     try:
                         yield message
@@ -252,7 +253,7 @@ class Broker:
                     async with _answered():
                         await channel.close()
 
-    async def _one_message(self, channel: AbstractChannel, names: Sequence[str]) -> Message | None:
+    async def _one_message(self, channel: AbstractChannel, names: Sequence[str], priority: int) -> Message | None:
         """The first delivery of any of the queues, others go back. None: listen anew, channel or queue may be lost."""
         delivered: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         # The broker cancels the consumers of a queue that is deleted.
@@ -260,7 +261,8 @@ class Broker:
         try:
             async with _answered():
                 await channel.basic_qos(prefetch_count=1)
-                consumers = [await channel.basic_consume(name, delivered.put) for name in names]
+                arguments: ArgumentsType = {"x-priority": priority}
+                consumers = [await channel.basic_consume(name, delivered.put, arguments=arguments) for name in names]
             first = asyncio.create_task(delivered.get(), name="amqp delivery")
             try:
                 ends = {first, channel.closing}

@@ -17,7 +17,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 
 from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
-from core.contract.http import STATUS, Admission, Asked, Claim, ClaimRequest, ErrorBody, Noted, Outcome
+from core.contract.http import STATUS, Admission, Asked, Claim, ClaimRequest, ErrorBody, Noted, Outcome, Staged
 from core.contract.model import Model
 from core.contract.task import Failure
 from core.secrets import SecretsInFiles
@@ -138,6 +138,10 @@ class CoreClient:
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
         body = request.model_dump_json().encode()
         return Claim.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/claim", body))
+
+    async def stage(self, uid: str) -> Staged:
+        """A task that may be claimed in a moment. TransitionRefused: it isn't pending."""
+        return Staged.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/stage"))
 
     async def renew(self, uid: str, attempt: int, noted: Noted, *, seconds: float) -> None:
         """Raises Unavailable after so long: a lease doesn't wait for a core that has vanished."""

@@ -31,7 +31,7 @@ from core.contract.errors import (
     TransitionRefused,
     Unavailable,
 )
-from core.contract.http import FINISHED, Admission, Claim, ClaimRequest, Noted, Outcome
+from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, ClaimRequest, Noted, Outcome, Staged
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
@@ -208,6 +208,13 @@ class Dispatch:
             raise TransitionRefused(f"The task can't be claimed: {outcome}")
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
         return Claim(task=task, model=await self.model(task.model_human_readable_id), lease_seconds=self.lease_seconds)
+
+    async def stage(self, uid: str) -> Staged:
+        """A pending task for an agent that has its message and would run it next. It claims it when it does."""
+        task = await self.task(uid)
+        if not await self.store.tasks.hold(uid, seconds=STAGED_SECONDS):
+            raise TransitionRefused
+        return Staged(task=task, model=await self.model(task.model_human_readable_id))
 
     async def renew(self, uid: str, attempt: int, *, noted: Noted = NOTHING) -> None:
         """TransitionRefused: the attempt has lost the task, its container must go."""

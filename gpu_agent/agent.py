@@ -14,27 +14,27 @@ from core.amqp import Broker, Message
 from core.client import CoreClient, patiently
 from core.contract import VERSION
 from core.contract.agent import REPORT_SECONDS, AgentReport, Gpu
-from core.contract.errors import ContractError, TaskNotFound, TransitionRefused, Unauthorized, Unavailable
+from core.contract.errors import ContractError, Unauthorized
 from core.contract.http import Claim, ClaimRequest
 from core.contract.needs import ANY, Need
-from core.contract.task import UID, attempt_key
 from gpu_agent import health
+from gpu_agent.attempt import Attempt, hand_back
 from gpu_agent.engine import Engine, EngineError
 from gpu_agent.gpus import Gpus
 from gpu_agent.host import Host
-from gpu_agent.job import HostFailed, Job
-from gpu_agent.pool import Hold, Pool, Slot, Unserved
+from gpu_agent.job import Job
+from gpu_agent.pool import Hold, Pool, Slot
 from gpu_agent.settings import Settings
+from gpu_agent.staging import Stage, Staged, is_readable
 
 log = structlog.get_logger()
-
-RENEWALS_PER_LEASE: Final = 6
-TRIES_PER_LEASE: Final = 3
-"""A core that vanished mustn't cost the lease: a try that hangs leaves time for another one, at another core."""
 
 LATE_CLAIM_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 10.0
 GPU_SECONDS: Final = 5.0
+
+Begun = tuple[Job, "asyncio.Task[None]"]
+"""A job, and the attempt that is over when it has ended and core knows."""
 
 
 @dataclass
@@ -51,16 +51,20 @@ class Agent:
     """Once its engine has answered."""
     _needs: tuple[Need, ...] = ()
     """Those of registered models that not just any GPU meets."""
+    _group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    """Of all that goes on as long as the agent runs."""
     _workers: set[asyncio.Task[None]] = field(default_factory=set)
     """One for each slot."""
+    _ends: set[asyncio.Task[None]] = field(default_factory=set)
+    """Attempts that aren't over: a worker doesn't wait for what its last one delivers."""
     _idle: set[asyncio.Task[None]] = field(default_factory=set)
     """Workers that wait for a slot, for a message, or for their host to be well."""
-    _is_draining: bool = False
+    _draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Raises Unauthorized, in a group, when core refuses the token: it would take messages and drop them."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(health.tell(self.settings, self._all_problems, self._attempts), name="health")
+        async with self._group as group:
+            group.create_task(health.tell(self.settings, self._all_problems, self._running), name="health")
             await patiently(self.core.models)()
             host = self._host = await Host.known(self.settings, self.core, self.engine)
             await self._check_gpus()
@@ -73,33 +77,79 @@ class Agent:
 
     async def drain(self, seconds: float) -> None:
         """Takes no more tasks and waits for those that run. What runs longer is handed back when `run` is cancelled."""
-        log.info("agent.draining", running=sorted(self._attempts()))
-        self._is_draining = True
+        log.info("agent.draining", running=sorted(self._running()))
+        self._draining.set()
         self.pool.close()
         for worker in self._idle:
             worker.cancel()
-        if self._workers:
-            await asyncio.wait(self._workers, timeout=seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for tasks in (self._workers, self._ends):
+                    if tasks:
+                        await asyncio.wait(tasks)
 
     async def _serve(self, host: Host) -> None:
+        """One slot after the other; of a slot that can be kept, one task after the other. While a container runs or is
+        listened for, at most one attempt before it still delivers.
+        """
         this = cast("asyncio.Task[None]", asyncio.current_task())
-        while not self._is_draining:
+        earlier: asyncio.Task[None] | None = None
+        while not self._draining.is_set():
             self._idle.add(this)
             async with self.pool.one() as hold:
-                [slot] = hold.slots
-                claim = None
-                async with self.pool.idle(hold):
-                    await host.wait_until_well()
-                    queues = self._queues(slot)
-                    async with self.broker.next_message(random.sample(list(queues), len(queues))) as message:
-                        if host.problems():
-                            await message.give_back()  # it is another host's
-                            continue
-                        self.pool.busy(hold)
-                        self._idle.discard(this)
-                        claim = await self._claim(slot, message, queues.get(message.queue, ANY))
-                if claim is not None:
-                    await self._work(hold, host, claim)
+                begun = await self._first(hold, host)
+                self._idle.discard(this)
+                while begun is not None:
+                    job, end = begun
+                    begun = await self._next(hold, host, job, earlier)
+                    if earlier:
+                        await asyncio.wait({earlier})
+                    earlier = end
+
+    async def _first(self, hold: Hold, host: Host) -> Begun | None:
+        """An idle slot's task. None: there is nothing to do, or the slot is wanted elsewhere."""
+        [slot] = hold.slots
+        async with self.pool.idle(hold):
+            await host.wait_until_well()
+            queues = self._queues(slot)
+            async with self.broker.next_message(random.sample(list(queues), len(queues))) as message:
+                if host.problems():
+                    await message.give_back()  # it is another host's
+                    return None
+                self.pool.busy(hold)
+                self._idle.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+                return await self._take(hold, host, message, queues.get(message.queue, ANY))
+        return None
+
+    async def _next(self, hold: Hold, host: Host, job: Job, earlier: asyncio.Task[None] | None) -> Begun | None:
+        """Waits until the job's GPUs are free. The slot's next task then, if one is staged and may have them."""
+        stage = Stage(host, self.broker, self.pool, hold, self._queues, self._draining)
+        async with stage.after(job, earlier=earlier) as staged:
+            return await self._take(hold, host, staged.message, staged.serves, staged) if staged else None
+
+    async def _take(
+        self, hold: Hold, host: Host, message: Message, serves: Need, staged: Staged | None = None
+    ) -> Begun | None:
+        """Claims the task and begins. The message has rung and is acknowledged, whether there is something to do or
+        not.
+        """
+        if not await is_readable(message):
+            return None
+        claim = await self._claim(hold.slots[0], message, serves)
+        begun = self._begin(claim, hold, host, staged) if claim else None
+        await message.ack()
+        return begun
+
+    def _begin(self, claim: Claim, hold: Hold, host: Host, staged: Staged | None) -> Begun:
+        job, running = Job(claim.task, claim.model, host), None
+        if staged and staged.is_as(claim):
+            job, running = staged.job, staged.running
+        job.claimed.set()
+        attempt = Attempt(job, claim.lease_seconds, host, self.pool, hold, running)
+        end = self._group.create_task(attempt.run(), name=f"attempt {job.key}")
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+        return job, end
 
     def _queues(self, slot: Slot) -> dict[str, Need]:
         """Where a worker that has this slot listens, and what the tasks there need. None comes first: of a long queue
@@ -111,12 +161,8 @@ class Agent:
         return queues | ({settings.gpu_job_queue: ANY} if slot.gpu else {})
 
     async def _claim(self, slot: Slot, message: Message, serves: Need) -> Claim | None:
-        """The message has rung and is acknowledged, whether there is something to do or not."""
+        """None: core refuses, there is nothing to do."""
         uid = message.uid
-        if not UID.fullmatch(uid):
-            log.warning("message.unreadable")
-            await message.reject()
-            return None
         request = ClaimRequest(
             agent=f"{self.settings.agent_name}/{slot.name}",
             host=self.engine.host,
@@ -127,9 +173,8 @@ class Agent:
             redelivered=message.redelivered,
         )
         claiming = asyncio.create_task(patiently(self.core.claim)(uid, request), name=f"claim {uid}")
-        claim = None
         try:
-            claim = await asyncio.shield(claiming)
+            return await asyncio.shield(claiming)
         except asyncio.CancelledError:
             await self._give_up(claiming)
             raise
@@ -137,76 +182,15 @@ class Agent:
             raise
         except ContractError as refusal:
             log.info("message.dropped", task=uid, why=str(refusal))
-        await message.ack()
-        return claim
+            return None
 
     async def _give_up(self, claiming: asyncio.Task[Claim]) -> None:
         """Core may have made the claim already: one whose answer comes late is handed back."""
         with suppress(TimeoutError, ContractError):
-            await self._hand_back(await asyncio.wait_for(claiming, LATE_CLAIM_SECONDS))
+            claim = await asyncio.wait_for(claiming, LATE_CLAIM_SECONDS)
+            await hand_back(self.core, claim.task)
 
-    async def _work(self, hold: Hold, host: Host, claim: Claim) -> None:
-        """Runs the task and renews its lease; whichever ends first ends the other."""
-        task = claim.task
-        key = attempt_key(task.uid, task.attempt)
-        with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=hold.slots[0].name):
-            job = Job(claim, host)
-            running = asyncio.create_task(self._run(job, hold, host), name=key)
-            renewing = asyncio.create_task(self._renew_until_lost(job), name=f"lease {key}")
-            host.attempts.add(key)
-            try:
-                await asyncio.wait({running, renewing}, return_when=asyncio.FIRST_COMPLETED)
-                if not running.done():
-                    renewing.result()  # raises what it didn't expect
-                    log.warning("lease.lost")
-                    running.cancel()
-                await _note_end(running, host)
-            except asyncio.CancelledError:
-                running.cancel()
-                await asyncio.wait({running})
-                await self._hand_back(claim)
-                raise
-            finally:
-                renewing.cancel()
-                host.attempts.discard(key)
-
-    async def _run(self, job: Job, hold: Hold, host: Host) -> None:
-        """As soon as the GPUs are there that the task needs. If they can't be, it is another agent's."""
-        need = job.claim.task.need
-        if not hold.has(need) and not await self._exchanged(hold, need, host):
-            await self._hand_back(job.claim)
-            raise Unserved
-        await job.run(hold.gpus)
-
-    async def _exchanged(self, hold: Hold, need: Need, host: Host) -> bool:
-        """The hold has what is needed, on a host that is well still."""
-        try:
-            await self.pool.exchange(hold, need)
-        except Unserved:
-            return False
-        return not host.problems()
-
-    async def _renew_until_lost(self, job: Job) -> None:
-        """Returns when core says that the attempt no longer holds the task. While core is away, the task goes on."""
-        task = job.claim.task
-        lease_seconds = job.claim.lease_seconds
-        while True:
-            await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)
-            try:
-                await self.core.renew(task.uid, task.attempt, job.noted, seconds=lease_seconds / TRIES_PER_LEASE)
-            except (Unavailable, Unauthorized) as error:
-                log.warning("lease.unrenewed", error=str(error))
-            except (TaskNotFound, TransitionRefused):
-                return
-
-    async def _hand_back(self, claim: Claim) -> None:
-        try:
-            await self.core.release(claim.task.uid, claim.task.attempt)
-            log.info("task.handed_back")
-        except ContractError as error:
-            log.warning("task.not_handed_back", error=str(error))  # its lease runs out, and it goes to another agent
-
-    def _attempts(self) -> set[str]:
+    def _running(self) -> set[str]:
         """Those that run, as uid-attempt."""
         return self._host.attempts if self._host else set()
 
@@ -223,7 +207,7 @@ class Agent:
             driver=self.gpus.driver,
             gpus=tuple(Gpu(**asdict(gpu), problem=problems.get(gpu.uuid)) for gpu in self.gpus.all),
             slots=len(self.pool.slots),
-            running=tuple(sorted(self._attempts())),
+            running=tuple(sorted(self._running())),
             problems=await self._problems(),
         )
         try:
@@ -247,28 +231,6 @@ class Agent:
         broker = None if self.broker.is_connected else "RabbitMQ isn't connected"
         found = {part: words for part, words in (("engine", engine), ("core", core), ("broker", broker)) if words}
         return found | (self._host.problems() if self._host else {})
-
-
-async def _note_end(job: asyncio.Task[None], host: Host) -> None:
-    """Waits for a job's end."""
-    await asyncio.wait({job})
-    if job.cancelled():  # which says nothing of the host
-        return
-    error = job.exception()
-    match error:
-        case None:
-            host.worked()
-        case HostFailed():
-            host.failed()
-        case TaskNotFound() | TransitionRefused():
-            log.warning("attempt.refused", error=str(error))
-        case Unserved():
-            log.warning("gpus.lost")
-        case Unauthorized():
-            raise error
-        case _:  # a bug, which is no reason to end the tasks of other slots
-            log.error("job.broke", exc_info=error)
-            host.failed()
 
 
 async def _each(seconds: float, call: Callable[[], Awaitable[None]]) -> None:

@@ -15,6 +15,7 @@ import aiodocker
 import aiohttp
 import structlog
 from aiodocker.containers import DockerContainer
+from aiodocker.volumes import DockerVolume
 
 from core.contract.model import Model, Pull
 from gpu_agent import devices
@@ -40,6 +41,7 @@ _EMPTY_TAR: Final = bytes(2 * tarfile.BLOCKSIZE)
 TASK: Final = "inference-server.task"
 ATTEMPT: Final = "inference-server.attempt"
 AGENT: Final = "inference-server.agent"
+NAME: Final = "inference-server.name"
 
 
 class EngineError(Exception):
@@ -79,6 +81,8 @@ class Mount:
     volume: str
     path: str
     is_read_only: bool
+    takes_from_image: bool = False
+    """While it is empty, what the image has at the path is copied into it."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ class Engine:
         """
         await self.create_volume(name, {}, folder=folder)
         async with _translated():
-            volume = await self._docker.volumes.get(name)
+            volume = DockerVolume(self._docker, name)
             options = (await volume.show())["Options"] or {}
             if options.get("device") == (folder and str(folder)):
                 return
@@ -253,12 +257,12 @@ class Engine:
     async def remove_volume(self, name: str) -> None:
         """Nothing to do when there is none."""
         async with _translated(missing_is_fine=True):
-            await (await self._docker.volumes.get(name)).delete()
+            await DockerVolume(self._docker, name).delete()
 
     async def has_volume(self, name: str) -> bool:
         try:
             async with _translated():
-                await (await self._docker.volumes.get(name)).show()
+                await DockerVolume(self._docker, name).show()
         except NotFound:
             return False
         return True
@@ -352,7 +356,8 @@ class Engine:
         container = self._container(container_id)
         try:
             async with asyncio.timeout(seconds), _translated(seconds=None):
-                await container.wait()
+                if (await container.wait())["StatusCode"] == 0:
+                    return Exit(0, is_out_of_memory=False)
             async with _translated():
                 state = (await container.show())["State"]
         except NotFound as error:
@@ -432,7 +437,13 @@ class Engine:
 
 def _mounts(mounts: Sequence[Mount]) -> list[dict[str, Any]]:
     return [
-        {"Type": "volume", "Source": mount.volume, "Target": mount.path, "ReadOnly": mount.is_read_only}
+        {
+            "Type": "volume",
+            "Source": mount.volume,
+            "Target": mount.path,
+            "ReadOnly": mount.is_read_only,
+            "VolumeOptions": {"NoCopy": not mount.takes_from_image},
+        }
         for mount in mounts
     ]
 

@@ -11,9 +11,8 @@ import structlog
 
 from core.client import CoreClient
 from core.contract.errors import Unauthorized, Unavailable
-from core.contract.task import attempt_key
 from gpu_agent.disks import Disks
-from gpu_agent.engine import ATTEMPT, TASK, Engine, EngineError
+from gpu_agent.engine import NAME, TASK, Engine, EngineError
 from gpu_agent.images import Images
 from gpu_agent.settings import Settings
 from gpu_agent.volumes import Volumes
@@ -46,7 +45,11 @@ class Host:
     images: Images
     disks: Disks
     attempts: set[str] = field(default_factory=set)
-    """Those that run here, as uid-attempt: nothing of theirs is swept."""
+    """Those that run here, as uid-attempt."""
+    names: set[str] = field(default_factory=set)
+    """Of jobs (gpu_agent/job.py) that have something here: it isn't swept."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long the last container of a model ran here, by the model's uid."""
     _left: set[str] = field(default_factory=set)
     """Containers of attempts that have ended, which the engine didn't remove. They may hold GPUs."""
     _failures: int = 0
@@ -136,14 +139,14 @@ class Host:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> bool:
-        """Removes what attempts left that don't run (any more). False: a container stays."""
+        """Removes what was left of jobs that are over. False: a container stays."""
         name = self.settings.agent_name
         for id, labels in (await self.engine.left_containers(name)).items():
             if not await self._sweep_away("container", id, labels, self.engine.remove):
                 self._left.add(id)
         for volume, labels in (await self.engine.left_volumes(name)).items():
             await self._sweep_away("volume", volume, labels, self.engine.remove_volume)
-        await self.volumes.remove_leftovers(self.attempts)
+        await self.volumes.remove_leftovers(self.names)
         if self._left:
             self._left &= (await self.engine.left_containers(name)).keys()
         return not self._left
@@ -151,7 +154,7 @@ class Host:
     async def _sweep_away(
         self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]
     ) -> bool:
-        if attempt_key(labels.get(TASK, ""), labels.get(ATTEMPT, "")) not in self.attempts:
+        if labels.get(NAME) not in self.names:
             try:
                 await remove(name)
                 log.info("leftover.swept", kind=kind, task=labels.get(TASK))

@@ -2,19 +2,25 @@
 
 import asyncio
 import errno
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
 from core.client import patiently
 from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound, TooLarge, TransitionRefused
-from core.contract.http import Claim, Noted
-from core.contract.task import Failure, Reason, attempt_key
-from gpu_agent.cancellation import to_its_end
+from core.contract.http import Noted
+from core.contract.model import Model
+from core.contract.task import Failure, Reason, Task, attempt_key
+from gpu_agent.cancellation import beside, to_its_end
 from gpu_agent.disks import DiskFull
 from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
+    NAME,
     TASK,
     ContainerInterrupted,
     ContainerInvalid,
@@ -44,77 +50,113 @@ class HostFailed(Exception):
     """The attempt ended for this host's sake, and core knows: look after the host before the next one."""
 
 
+class NotClaimed(Exception):
+    """A job failed before it held its task. Nobody is told: whoever claims the task meets the fault again."""
+
+
 @dataclass
 class Job:
-    """An attempt that this agent holds, and the host that runs it."""
+    """One attempt at a task, which has its number, and the host that runs it."""
 
-    claim: Claim
+    task: Task
+    model: Model
     host: Host
+    claimed: asyncio.Event = field(default_factory=asyncio.Event)
+    """This agent holds the task: the container may start, and core is told how it ends."""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """All that can be done before the container starts."""
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
+    """The GPUs can be given to the next: the container has ended by itself, or the attempt is over."""
     noted: Noted = field(default_factory=lambda: Noted(gpus=()))
     """What core is told with each call for the attempt."""
+    is_over: bool = False
+    """Core knows how it ended; only what is left here has to go."""
+
+    def __post_init__(self) -> None:
+        # No two ever meet, whatever is known of the task: the engine would hand out a volume that is there already.
+        self.name = f"{self.key}-{secrets.token_hex(4)}"
+        self._container = f"inference-server-{self.name}"
+        self._labels = {
+            TASK: self.task.uid,
+            ATTEMPT: str(self.task.attempt),
+            AGENT: self.host.settings.agent_name,
+            NAME: self.name,
+        }
+
+    @property
+    def key(self) -> str:
+        return attempt_key(self.task.uid, self.task.attempt)
 
     async def run(self, gpus: tuple[str, ...]) -> None:
         """Ends with the task finished or failed at core, and nothing of the attempt left on the host.
 
-        Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why.
+        Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why. Until it is claimed
+        it makes everything ready and waits; what fails meanwhile is NotClaimed.
         """
-        model = self.claim.model
-        self.noted = Noted(gpus=gpus if model.use_gpu else ())
+        self.noted = Noted(gpus=gpus if self.model.use_gpu else ())
+        self.host.names.add(self.name)
         try:
-            async with (
-                self.host.images.ready(model.container_tag, model.pull) as image,
-                self.host.volumes.fresh(self.claim, self._labels) as volumes,
-            ):
-                self.noted = Noted(image=image.digest, gpus=self.noted.gpus)
-                await self._fill(volumes)
+            async with self._prepared() as volumes:
+                self.ready.set()
+                await self.claimed.wait()
                 await self._run_container(volumes)
                 await self._deliver(volumes)
-        except AttemptFailed as failed:
-            await self._report(failed.failure)
-        except ContainerInvalid as error:
-            await self._report(
-                Failure(reason=Reason.EXIT_NONZERO, message=f"The model's container can't be started: {error}")
-            )
         except (TaskNotFound, TransitionRefused):
             raise  # core gave the task to somebody else, or to nobody
         except Exception as error:
-            log.error("job.broke", error=str(error), exc_info=not isinstance(error, EngineError | DiskFull | OSError))
-            await self._report(_failure_of_host(error))
-            if not isinstance(error, ImageUnavailable):  # which says more of the image than of the host
-                raise HostFailed from error
+            if not self.claimed.is_set():
+                raise NotClaimed(str(error)) from error
+            await self._report(error)
+        finally:
+            self.host.names.discard(self.name)
 
-    async def _fill(self, volumes: AttemptVolumes) -> None:
-        """The input and the model's zip, at once."""
+    @asynccontextmanager
+    async def _prepared(self) -> AsyncIterator[AttemptVolumes]:
+        """The container, ready to start, and its volumes, filled. What doesn't depend on each other happens at once."""
+        model, core, images, volumes = self.model, self.host.core, self.host.images, self.host.volumes
+        async with (
+            volumes.fresh(self.name, self.task, model, self._labels) as fresh,
+            beside(fresh.fetch_input(core)) as fetching,
+            beside(fresh.make()) as making,
+            images.ready(model.container_tag, model.pull) as image,
+        ):
+            self.noted = Noted(image=image.digest, gpus=self.noted.gpus)
+            await making
+            with _input_blamed():
+                await volumes.keep_model(model, core, self._labels)
+            async with self._created(fresh):
+                with _input_blamed():
+                    await fetching
+                await fresh.copy_in()
+                yield fresh
+
+    @asynccontextmanager
+    async def _created(self, volumes: AttemptVolumes) -> AsyncIterator[None]:
+        """The container, until the context ends."""
+        spec = ContainerSpec(self._container, self.model, volumes.mounts, self._labels, self.noted.gpus or ())
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(volumes.fill_input(self.host.core), name="input")
-                keeping = self.host.volumes.keep_model(self.claim.model, self.host.core, self._labels)
-                group.create_task(keeping, name="model")
-        except ExceptionGroup as errors:
-            error = errors.exceptions[0]
-            if isinstance(error, InvalidZip | InputGone | OutputGone):
-                raise _failed(Reason.INPUT_INVALID, f"The input can't be used: {error}") from error
-            raise error from None
+            await to_its_end(self.host.engine.create(spec))
+            yield
+        finally:
+            await to_its_end(self._remove())
 
     async def _run_container(self, volumes: AttemptVolumes) -> None:
-        """Returns when the container has ended well and is gone."""
-        model = self.claim.model
+        """Returns when the container has ended well."""
+        model = self.model
         engine = self.host.engine
-        spec = ContainerSpec(self._name, model, volumes.mounts, self._labels, self.noted.gpus or ())
-        container = await engine.create(spec)
         try:
-            await engine.start(container)
-            log.info("container.started", image=model.container_tag, gpus=spec.gpus)
-            ended = await engine.wait(container, seconds=model.timeout_seconds)
-            lack = self.host.disks.lack() if ended.code else None  # the container's own files are about to go
+            await engine.start(self._container)
+            started = time.monotonic()
+            log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
+            ended = await engine.wait(self._container, seconds=model.timeout_seconds)
         except TimeoutError:
-            tail = await engine.log_tail(container)
+            tail = await engine.log_tail(self._container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
-        finally:
-            await to_its_end(self._remove(container))
+        self.host.seconds[model.uid] = time.monotonic() - started
+        self.freed.set()
         log.info("container.exited", exit_code=ended.code)
-        if lack and not ended.is_out_of_memory:
+        if ended.code and not ended.is_out_of_memory and (lack := self.host.disks.lack()):
             await self._check_size(volumes, ended)
             raise DiskFull(lack)
         _judge(ended)
@@ -128,25 +170,16 @@ class Job:
         except OutputRefused:
             return
 
-    async def _remove(self, container: str) -> None:
-        """How the container ended stands. One that the engine doesn't remove is the host's sweep's, before another task
-        gets the GPU.
-        """
-        try:
-            await self.host.engine.remove(container)
-        except EngineError as error:
-            self.host.left(container)
-            log.error("container.left", error=str(error))
-
     async def _deliver(self, volumes: AttemptVolumes) -> None:
         """Streams /output to core, again from the start if core went away meanwhile."""
-        task = self.claim.task
+        task = self.task
 
         async def deliver() -> None:
             zip = await volumes.output_zip()
             if zip is None:
                 raise _failed(Reason.NO_OUTPUT, "The model exited with code 0 but left nothing in /output", 0)
             await self.host.core.finish(task.uid, task.attempt, zip, self.noted)
+            self.is_over = True
 
         try:
             await patiently(deliver)()
@@ -156,20 +189,44 @@ class Job:
             raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
         log.info("output.delivered")
 
-    async def _report(self, failure: Failure) -> None:
+    async def _report(self, error: Exception) -> None:
+        """Tells core why the attempt failed. Raises HostFailed when it did for this host's sake."""
+        failure = _failure(error)
         log.warning("attempt.failed", **failure.model_dump(exclude={"message"}))
-        task = self.claim.task
-        await patiently(self.host.core.fail)(task.uid, task.attempt, failure, self.noted)
+        await patiently(self.host.core.fail)(self.task.uid, self.task.attempt, failure, self.noted)
+        self.is_over = True
+        if not isinstance(error, AttemptFailed | ContainerInvalid | ImageUnavailable):  # which say nothing of the host
+            raise HostFailed from error
 
-    @property
-    def _name(self) -> str:
-        return f"inference-server-{attempt_key(self.claim.task.uid, self.claim.task.attempt)}"
+    async def _remove(self) -> None:
+        """How the container ended stands. One that the engine doesn't remove is the host's sweep's, before another task
+        gets the GPU.
+        """
+        try:
+            await self.host.engine.remove(self._container)
+        except EngineError as error:
+            self.host.left(self._container)
+            log.error("container.left", error=str(error))
 
-    @property
-    def _labels(self) -> dict[str, str]:
-        """Leftovers are found by these (gpu_agent/agent.py)."""
-        task = self.claim.task
-        return {TASK: task.uid, ATTEMPT: str(task.attempt), AGENT: self.host.settings.agent_name}
+
+@contextmanager
+def _input_blamed() -> Iterator[None]:
+    """A zip that can't be used, be it the model's, is no reason to try again."""
+    try:
+        yield
+    except (InvalidZip, InputGone, OutputGone) as error:
+        raise _failed(Reason.INPUT_INVALID, f"The input can't be used: {error}") from error
+
+
+def _failure(error: Exception) -> Failure:
+    match error:
+        case AttemptFailed():
+            return error.failure
+        case ContainerInvalid():
+            return Failure(reason=Reason.EXIT_NONZERO, message=f"The model's container can't be started: {error}")
+        case _:
+            log.error("job.broke", error=str(error), exc_info=not isinstance(error, EngineError | DiskFull | OSError))
+            return _failure_of_host(error)
 
 
 def _failure_of_host(error: Exception) -> Failure:

@@ -127,6 +127,13 @@ class Pool:
         self._is_closed = True
         self._wake()
 
+    def spares(self, hold: Hold) -> bool:
+        """Whether the hold may go on to another task: its slots are well, and no task waits for one of them."""
+        waiting = [other.need for other in self._holds if not other.slots and other.need != ANY]
+        return not self._is_closed and all(
+            self._is_well(slot) and not any(slot.fits(need) for need in waiting) for slot in hold.slots
+        )
+
     def serves(self, need: Need) -> bool:
         """Whether slots that are well are what the need asks for, whoever has them now."""
         well = [slot for slot in self.slots if slot.fits(need) and self._is_well(slot)]

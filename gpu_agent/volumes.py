@@ -16,9 +16,8 @@ from typing import BinaryIO, Final, Self
 import structlog
 
 from core.client import CoreClient
-from core.contract.http import Claim
 from core.contract.model import MODEL_VOLUME, Model
-from core.contract.task import attempt_key
+from core.contract.task import Task
 from gpu_agent import archive, copies, folders
 from gpu_agent.cancellation import to_its_end
 from gpu_agent.engine import Engine, EngineError, Mount
@@ -45,11 +44,13 @@ class OutputUnreadable(Exception):
 
 @dataclass(frozen=True)
 class AttemptVolumes:
-    """Input and output of one attempt, empty until filled."""
+    """Input and output of one attempt, empty until filled. `mounts` are what its container gets."""
 
-    claim: Claim
+    task: Task
+    model: Model
     folder: Path
     mounts: tuple[Mount, ...]
+    labels: Mapping[str, str]
     engine: Engine
     helper: str | None
     """A container that never starts, through which content is copied; None where the volumes are the folders."""
@@ -64,17 +65,29 @@ class AttemptVolumes:
     def output(self) -> Path:
         return self.folder / "output"
 
-    async def fill_input(self, core: CoreClient) -> None:
-        """Raises InvalidZip when the content doesn't hold what its directory promised."""
-        task = self.claim.task
+    async def fetch_input(self, core: CoreClient) -> None:
+        """Into its folder. Raises InvalidZip when the content doesn't hold what its directory promised."""
+        task = self.task
         if task.input is None:
             return
         await with_zip_file(
             task.input, lambda offset, length: core.input_range(task.uid, offset, length), self._extract
         )
-        if self.helper:
-            await copies.put_folder(self.engine, self.helper, self.input, path="/input")
-            await copies.put_folder(self.engine, self.helper, self.output, path="/output")  # for its mode
+
+    async def make(self) -> None:
+        """The engine's volumes. Before that no container may name them: the engine would make empty ones."""
+        for mount in self.mounts[:2]:
+            folder = None if self.helper else self.folder / mount.path.strip("/")
+            await to_its_end(self.engine.create_volume(mount.volume, self.labels, folder=folder))
+
+    async def copy_in(self) -> None:
+        """What was fetched, into volumes that were made and aren't the folders; the model's image is there."""
+        if self.helper is None:
+            return
+        writable = [replace(mount, is_read_only=False) for mount in self.mounts[:2]]
+        await to_its_end(self.engine.create_idle(self.helper, self.model.container_tag, writable, self.labels))
+        await copies.put_folder(self.engine, self.helper, self.input, path="/input")
+        await copies.put_folder(self.engine, self.helper, self.output, path="/output")  # for its mode
 
     def _extract(self, file: BinaryIO) -> None:
         archive.extract(file, self.input, max_total_bytes=MAX_UNZIPPED_BYTES, max_entries=MAX_ENTRIES)
@@ -83,7 +96,7 @@ class AttemptVolumes:
         """What the container left, None for nothing. Looks at everything first: OutputRefused and OutputTooLarge come
         before a byte is sent.
         """
-        limit = self.claim.model.output_mb * MiB
+        limit = self.model.output_mb * MiB
         if self.helper and folders.empty(self.output):
             copied = copies.get_folder(self.engine, self.helper, self.output, path="/output", max_total_bytes=limit)
             self.modes.update(await copied)
@@ -130,30 +143,27 @@ class Volumes:
         return self.folder / "models"
 
     @asynccontextmanager
-    async def fresh(self, claim: Claim, labels: Mapping[str, str]) -> AsyncIterator[AttemptVolumes]:
-        """Empty volumes, removed at the end whatever happened. The model's image is there already."""
-        task, model = claim.task, claim.model
-        name = attempt_key(task.uid, task.attempt)
-        folder = self._attempts / name
+    async def fresh(
+        self, name: str, task: Task, model: Model, labels: Mapping[str, str]
+    ) -> AsyncIterator[AttemptVolumes]:
+        """Empty folders, and the names of volumes to be made. All is removed at the end whatever happened."""
         mounts = [
-            Mount(f"{task.input_volume_id}-{task.attempt}", "/input", is_read_only=True),
-            Mount(f"{task.output_volume_id}-{task.attempt}", "/output", is_read_only=False),
+            Mount(f"inference-server-input-{name}", "/input", is_read_only=True),
+            Mount(f"inference-server-output-{name}", "/output", is_read_only=False, takes_from_image=True),
         ]
-        fresh = [mount.volume for mount in mounts]
         if model.zip:
             mounts.append(Mount(self._model_volume(model.zip.id), "/model", is_read_only=True))
-        helper = None
+        helper = None if self.is_shared else f"inference-server-volumes-{name}"
+        folder = self._attempts / name
+        volumes = AttemptVolumes(task, model, folder, tuple(mounts), labels, self.engine, helper)
         async with self._holding(model):
             try:
-                for mount in mounts[:2]:
-                    await self._make_volume(mount.volume, labels, folder / mount.path.strip("/"))
-                (folder / "input").chmod(READABLE)
-                (folder / "output").chmod(WRITABLE)
-                if not self.is_shared:
-                    helper = await self._helper(f"inference-server-volumes-{name}", model, mounts[:2], labels)
-                yield AttemptVolumes(claim, folder, tuple(mounts), self.engine, helper)
+                for part, mode in ((volumes.input, READABLE), (volumes.output, WRITABLE)):
+                    part.mkdir(parents=True)
+                    part.chmod(mode)
+                yield volumes
             finally:
-                await to_its_end(self._remove(helper, fresh, folder))
+                await to_its_end(self._remove(helper, [mount.volume for mount in mounts[:2]], folder))
 
     async def _remove(self, helper: str | None, volumes: Sequence[str], folder: Path) -> None:
         """What can't be removed now, the agent's next sweep takes: how the attempt ended stands."""
@@ -173,14 +183,6 @@ class Volumes:
         else:
             async with in_use(self._models / f"{model.zip.id}.lock"):
                 yield
-
-    async def _make_volume(self, volume: str, labels: Mapping[str, str], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        await self.engine.create_volume(volume, labels, folder=folder if self.is_shared else None)
-
-    async def _helper(self, name: str, model: Model, mounts: Sequence[Mount], labels: Mapping[str, str]) -> str:
-        writable = [replace(mount, is_read_only=False) for mount in mounts]
-        return await self.engine.create_idle(name, model.container_tag, writable, labels)
 
     async def keep_model(self, model: Model, core: CoreClient, labels: Mapping[str, str]) -> None:
         """The model's volume, filled once a host for each content of its zip, within `fresh`. Raises InvalidZip."""
@@ -221,7 +223,8 @@ class Volumes:
     async def _copy(self, model: Model, volume: str, folder: Path, labels: Mapping[str, str]) -> None:
         await self.engine.keep_volume(volume)
         mount = Mount(volume, "/model", is_read_only=False)
-        helper = await self._helper(f"inference-server-fill-{secrets.token_hex(8)}", model, [mount], labels)
+        name = f"inference-server-fill-{secrets.token_hex(8)}"
+        helper = await self.engine.create_idle(name, model.container_tag, [mount], labels)
         try:
             await copies.put_folder(self.engine, helper, folder, path="/model")
         finally:
@@ -253,11 +256,11 @@ class Volumes:
             (self._models / zip_id).rename(self._models / f"{zip_id}.filling-{secrets.token_hex(8)}")
             log.info("model.pruned", zip=zip_id)
 
-    async def remove_leftovers(self, running: set[str]) -> None:
-        """Folders of attempts that aren't among `running` (uid-attempt)."""
+    async def remove_leftovers(self, names: Set[str]) -> None:
+        """Folders that aren't among these, which are in use."""
         self._attempts.mkdir(parents=True, exist_ok=True)
         for folder in self._attempts.iterdir():
-            if folder.name not in running:
+            if folder.name not in names:
                 await asyncio.to_thread(_remove_folder, folder)
 
 

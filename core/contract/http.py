@@ -71,13 +71,22 @@ class Noted(BaseModel):
         return {"image": self.image} | ({} if self.gpus is None else {"gpus": ",".join(self.gpus)})
 
 
-class Claim(BaseModel):
-    """The task is the agent's as attempt `task.attempt`, for `lease_seconds` from now and from each renewal."""
+STAGED_SECONDS: Final = 25.0
+"""An agent that has a task's message, and not yet a slot for it, gives it back after so long."""
+
+
+class Staged(BaseModel):
+    """A pending task, for an agent to make ready before it claims it."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     task: Task
     model: Model
+
+
+class Claim(Staged):
+    """The task is the agent's as attempt `task.attempt`, for `lease_seconds` from now and from each renewal."""
+
     lease_seconds: float
 
 

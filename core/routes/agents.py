@@ -41,6 +41,10 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     async def claim(uid: str) -> Response:
         return json_response((await dispatch.claim(uid, await _body(ClaimRequest))).model_dump_json())
 
+    @app.post("/api/tasks/<uid>/stage")
+    async def stage(uid: str) -> Response:
+        return json_response((await dispatch.stage(uid)).model_dump_json())
+
     @app.post("/api/tasks/<uid>/attempts/<int:attempt>/renew")
     async def renew(uid: str, attempt: int) -> Response:
         await dispatch.renew(uid, attempt, noted=_noted())

@@ -168,6 +168,10 @@ class Tasks:
         """Notes that the broker has confirmed the message of a task."""
         await self._rung.ask(keys.task(uid))
 
+    async def hold(self, uid: str, *, seconds: float) -> bool:
+        """Notes that an agent has the message of a task, for so long. False: it is not pending (any more)."""
+        return bool(await self._ring(keys=[keys.task(uid)], args=[seconds]))
+
     async def announce(self, uid: str) -> None:
         """Notes that the broker has confirmed the message of a task's end."""
         await self._announce(keys=[keys.task(uid)])

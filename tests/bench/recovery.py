@@ -19,7 +19,7 @@ from core.settings import Settings
 from demo.image import docker
 from demo.ports import Ports
 from demo.stack import Stack
-from gpu_agent.agent import RENEWALS_PER_LEASE
+from gpu_agent.attempt import RENEWALS_PER_LEASE
 from tests.bench.scale import Scale
 from tests.bench.table import Row, at_most
 from tests.e2e.api import Api
@@ -100,6 +100,6 @@ def _kill(stack: Stack, agent: str) -> float:
 
 
 def _started(stack: Stack, uid: str, attempt: int) -> float:
-    container = f"inference-server-{uid}-{attempt}"
+    container = docker(stack.docker_host, "ps", "-aq", "--filter", f"name=inference-server-{uid}-{attempt}-").strip()
     started = docker(stack.docker_host, "inspect", "--format", "{{.State.StartedAt}}", container).strip()
     return datetime.fromisoformat(started).timestamp()

@@ -11,7 +11,6 @@ import pytest
 from pydantic import SecretStr
 
 from core.client import CoreAccess, CoreClient
-from core.contract.http import Claim
 from core.contract.model import Model
 from core.contract.task import Blob, Task
 from demo.image import docker
@@ -128,7 +127,7 @@ async def test_a_copied_model_is_never_changed(stack: Stack, images: Images, tmp
         async def use(volumes: Volumes) -> None:
             uid = secrets.token_urlsafe(32)
             task = Task(uid=uid, model_human_readable_id="m", datetime_created=datetime.now(UTC), attempt=1)
-            async with volumes.fresh(Claim(task=task, model=model, lease_seconds=60), {}):
+            async with volumes.fresh(uid, task, model, {}):
                 await volumes.keep_model(model, core, {})
 
         for identity in ("first", "second"):

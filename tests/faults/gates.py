@@ -9,15 +9,17 @@ GATED = "until [ -e /output/opened ]; do sleep 0.05; done; cp -R /input/. /outpu
 
 def runs(stack: Stack, uid: str, attempt: int) -> bool:
     """Whether the container of that attempt runs."""
-    return bool(docker(stack.docker_host, "ps", "--quiet", "--filter", f"name={_container(uid, attempt)}"))
+    return bool(_container(stack, uid, attempt))
 
 
 def open_gate(stack: Stack, uid: str, attempt: int) -> None:
     """Waits for the container; its output has the attempt's number, and all of the input."""
     eventually(lambda: runs(stack, uid, attempt))
     script = f"echo {attempt} > /output/opening; mv /output/opening /output/opened"
-    docker(stack.docker_host, "exec", _container(uid, attempt), "sh", "-c", script)
+    docker(stack.docker_host, "exec", _container(stack, uid, attempt), "sh", "-c", script)
 
 
-def _container(uid: str, attempt: int) -> str:
-    return f"inference-server-{uid}-{attempt}"
+def _container(stack: Stack, uid: str, attempt: int) -> str:
+    """Its id; nothing unless it runs."""
+    named = f"name=^/inference-server-{uid}-{attempt}-"
+    return docker(stack.docker_host, "ps", "--quiet", "--filter", named).strip()

@@ -14,8 +14,8 @@ from demo.stack import Stack
 from tests.direct import rabbitmq_at
 
 
-async def _take(broker: Broker, queue: str) -> str:
-    async with broker.next_message([queue]) as message:
+async def _take(broker: Broker, queue: str, priority: int = 0) -> str:
+    async with broker.next_message([queue], priority=priority) as message:
         await message.ack()
         return message.uid
 
@@ -79,6 +79,22 @@ async def test_of_two_queues_one_message_is_taken(broker: Broker) -> None:
     async with broker.next_message([main, gpu]) as message:
         await message.ack()
         assert {first, message.uid} == {"from-main", "from-gpu"}
+
+
+async def test_the_idle_come_before_the_busy(broker: Broker) -> None:
+    """Who listens with a lower priority gets a message when nobody else waits for one."""
+    queue = broker.settings.unfinished_job_queue
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        busy = group.create_task(_take(broker, queue, -1))
+        while (await broker.depth(queue)).consumers < 1:
+            await asyncio.sleep(0.02)
+        idle = group.create_task(_take(broker, queue))
+        while (await broker.depth(queue)).consumers < 2:
+            await asyncio.sleep(0.02)
+        await broker.publish(queue, "first")
+        assert await idle == "first"
+        await broker.publish(queue, "second")
+        assert await busy == "second"
 
 
 async def test_waiting_costs_nothing_to_stop(broker: Broker) -> None:

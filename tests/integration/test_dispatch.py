@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from core import reaper
+from core import reaper, watch
 from core.amqp import Broker
 from core.contract import codec
 from core.contract.errors import (
@@ -22,7 +22,7 @@ from core.contract.errors import (
     TransitionRefused,
     Unavailable,
 )
-from core.contract.http import ClaimRequest
+from core.contract.http import STAGED_SECONDS, ClaimRequest
 from core.contract.model import Limits, ModelSpec
 from core.contract.task import Blob, State, Task
 from core.dispatch import AGAIN_SECONDS, Dispatch
@@ -150,6 +150,24 @@ async def test_a_lost_message_is_rung_again(dispatch: Dispatch) -> None:
     await _make_due(dispatch.store)
     await reaper.sweep(dispatch, Watch(dispatch))
     assert await _rung(dispatch.broker) == [uid]
+
+
+async def test_a_staged_task_is_left_to_its_agent(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message is in no queue, and for a while nobody takes it for lost. Any agent may claim it meanwhile."""
+    uid = await _submit(dispatch)
+    assert await _rung(dispatch.broker) == [uid]
+    staged = await dispatch.stage(uid)
+    assert (staged.task.state, staged.model.human_readable_id) == (State.PENDING, MODEL.human_readable_id)
+    for seconds, rung in ((STAGED_SECONDS - 1, []), (STAGED_SECONDS + 1, [uid])):
+        monkeypatch.setattr(watch, "EMPTY_MARGIN_SECONDS", -seconds)  # the queue was seen empty so much later
+        await _make_due(dispatch.store)
+        await reaper.sweep(dispatch, Watch(dispatch))
+        assert await _rung(dispatch.broker) == rung
+    await _claim(dispatch, uid)
+    with pytest.raises(TransitionRefused):
+        await dispatch.stage(uid)
+    with pytest.raises(TaskNotFound):
+        await dispatch.stage("unknown")
 
 
 async def test_an_expired_lease_puts_the_task_back(dispatch: Dispatch) -> None:

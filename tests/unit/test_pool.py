@@ -166,6 +166,27 @@ async def test_tasks_for_one_dont_pass_a_task_for_two() -> None:
         assert len(workers.idle(ANY)) == 1
 
 
+async def test_a_slot_that_is_waited_for_goes_on_to_no_other_task() -> None:
+    """Nor does one that is unwell, or whose agent drains."""
+    async with Workers(pool := Pool(_slots(SMALL_MB, SMALL_MB))) as workers:
+        first = await workers.give(ANY)
+        assert first.hold is not None
+        assert pool.spares(first.hold)
+        pair = await workers.give(PAIR)
+        assert pair.waits
+        assert not pool.spares(first.hold)
+        await workers.end(first)
+        await workers.end(pair)
+        [alone, _] = workers.idle(ANY)
+        assert alone.hold is not None
+        for problems in ({}, {"GPU-1": "vanished", "GPU-2": "vanished"}):
+            pool.note(problems)
+            assert pool.spares(alone.hold) is not bool(problems)
+        pool.note({})
+        pool.close()
+        assert not pool.spares(alone.hold)
+
+
 async def test_what_it_cant_use_isnt_kept_for_it() -> None:
     """While a task waits for two large GPUs, the small one takes others."""
     async with Workers(Pool(_slots(LARGE_MB, LARGE_MB, SMALL_MB))) as workers:

@@ -11,18 +11,15 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from core.client import CoreAccess, CoreClient
-from core.contract.http import Claim, Noted
+from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.task import Task
 from gpu_agent.engine import Engine, EngineAway
 from gpu_agent.volumes import AttemptVolumes, OutputUnreadable, Volumes
 
 SECONDS = 10
-CLAIM = Claim(
-    task=Task(uid="x" * 43, model_human_readable_id="m", datetime_created=datetime.now(UTC), attempt=1),
-    model=Model(id=1, uid="y" * 43, human_readable_id="m", container_tag="m:1"),
-    lease_seconds=60,
-)
+TASK = Task(uid="x" * 43, model_human_readable_id="m", datetime_created=datetime.now(UTC), attempt=1)
+MODEL = Model(id=1, uid="y" * 43, human_readable_id="m", container_tag="m:1")
 NO_ENGINE = "unix:///nowhere/docker.sock"
 
 
@@ -45,25 +42,25 @@ async def test_an_output_that_cannot_be_read_is_not_core_being_away(tmp_path: Pa
         TestServer(app) as server,
         CoreClient.open(CoreAccess(core_url=str(server.make_url("")), core_token=SecretStr("token"))) as core,
     ):
-        zip = await AttemptVolumes(CLAIM, tmp_path, (), engine, helper=None).output_zip()
+        zip = await AttemptVolumes(TASK, MODEL, tmp_path, (), {}, engine, helper=None).output_zip()
         assert zip is not None
         await anext(zip)
         (output / "b").unlink()
         with pytest.raises(OutputUnreadable, match="No such file"):
-            await core.finish(CLAIM.task.uid, 1, zip, Noted())
+            await core.finish(TASK.uid, 1, zip, Noted())
 
 
 @pytest.mark.asyncio(loop_scope="function")  # with threads that begin here
 async def test_what_cannot_be_removed_does_not_say_how_an_attempt_ended(unprivileged: Path) -> None:
     """Not in place of what ended it: the next sweep tries again."""
-    stuck = unprivileged / "agents/a" / f"{CLAIM.task.uid}-1" / "stuck"
+    stuck = unprivileged / "agents/a/name/stuck"
     stuck.mkdir(parents=True)
     (stuck / "file").touch()
     stuck.chmod(0o555)
     async with Engine.open(NO_ENGINE, slots=1, pull_stall_seconds=1) as engine:
         volumes = Volumes(engine, unprivileged, "a", is_shared=True)
         with pytest.raises(EngineAway):
-            async with volumes.fresh(CLAIM, {}):
-                pass
+            async with volumes.fresh("name", TASK, MODEL, {}) as fresh:
+                await fresh.make()
         await volumes.remove_leftovers(set())
     assert stuck.exists()
