@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from core.contract.errors import Unavailable
+from core.contract.errors import ContractError, Unavailable
 from core.contract.http import Outcome
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class Bells:
     async def listen(self, heard: Callable[[], AsyncIterator[str]]) -> None:
         """Rings for each uid that is heard, for ever. The first word, and any without a uid, says that it listens."""
         while True:
-            with suppress(Unavailable):
+            with suppress(ContractError):  # a core of an older version refuses in words of its own
                 async for uid in heard():
                     if uid:
                         self.ring(uid)

@@ -59,6 +59,7 @@ class Call:
         self._receive = receive
         self._send = send
         self._is_whole = False
+        self._sink: asyncio.Task[None] | None = None
         self._args: Mapping[str, str] | None = None
 
     @property
@@ -80,9 +81,9 @@ class Call:
 
     @property
     def content_length(self) -> int | None:
-        """None: not known before the end."""
+        """None: not known before the end. Of a chunked body it says nothing, whatever is announced beside."""
         length = self.header("content-length")
-        return int(length) if length.isdecimal() else None
+        return int(length) if length.isdecimal() and "transfer-encoding" not in self else None
 
     @property
     def has_body(self) -> bool:
@@ -157,8 +158,7 @@ class Call:
             raise
 
     async def _leave(self, presence: asyncio.Timeout) -> None:
-        while (await self._receive())["type"] == "http.request":
-            pass
+        await self._read_on()
         presence.reschedule(asyncio.get_running_loop().time())
 
     async def _begin(self, status: int, headers: Headers) -> None:
@@ -172,7 +172,14 @@ class Call:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
             await self._linger()
             body = b""
+        if not self._is_whole and (self.content_length or "transfer-encoding" in self):
+            # Hypercorn has a queue for what comes, and waits for it to be read before it sees that the client has gone.
+            self._sink = asyncio.create_task(self._read_on(), name="sink")
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _read_on(self) -> None:
+        while (await self._receive())["type"] == "http.request":
+            pass
 
     async def _linger(self) -> None:
         """Reads what a refused request still sends, within bounds, so that its client gets to read the answer."""

@@ -4,10 +4,11 @@ Redis is the truth and RabbitMQ the bell. Each step commits in Redis first and r
 between the two, the reaper puts right.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -52,6 +53,9 @@ tries in a second."""
 
 End = TypeVar("End", Ended, Failed)
 
+WITHDRAW_SECONDS: Final = 60.0
+WITHDRAW_AGAIN_SECONDS: Final = 1.0
+
 SUBMIT_SECONDS: Final = (1.2, 0.4)
 """For the one step that submits a small zip, and then to withdraw it: both together are answered within two seconds."""
 
@@ -72,6 +76,7 @@ class Dispatch:
     max_upload_bytes: int
     check_zip: ZipCheck
     keep: Retention
+    _withdrawals: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
         """Room for a body, asked before it is sent. `model` is the one that a task is for."""
@@ -120,11 +125,24 @@ class Dispatch:
         try:
             yield
         except Unavailable:
-            with suppress(Unavailable):
-                async with soon(seconds):
-                    await self.store.blobs.loosen([new.input])
-                    await self.store.tasks.withdraw(new.uid)
+            withdrawing = asyncio.create_task(self._withdraw(new), name=f"withdraw {new.uid}")
+            self._withdrawals.add(withdrawing)
+            withdrawing.add_done_callback(self._withdrawals.discard)
+            await asyncio.wait({withdrawing}, timeout=seconds)
             raise
+
+    async def _withdraw(self, new: NewTask) -> None:
+        """Its zip is the sweep's. Both are sent, whatever becomes of the other; while Redis is away, again: when it was
+        frozen, it does at its waking what it was told before.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WITHDRAW_SECONDS):
+                while True:
+                    steps = (self.store.blobs.loosen([new.input]), self.store.tasks.withdraw(new.uid))
+                    done = await asyncio.gather(*steps, return_exceptions=True)
+                    if not any(isinstance(answer, Unavailable) for answer in done):
+                        return
+                    await asyncio.sleep(WITHDRAW_AGAIN_SECONDS)
 
     async def ring(self, uid: str, *, queue: str) -> bool:
         """Tells the agents that a task waits. False while the broker is away: the reaper rings later."""
@@ -187,8 +205,8 @@ class Dispatch:
         async with soon():
             outputs = [_output(ending) for ending in await self.store.tasks.endings(uids)]
         there = [output for output in outputs if isinstance(output, Blob)]
-        gone = {blob.id for blob, exists in zip(there, await self.store.blobs.exist(there), strict=True) if not exists}
-        return [OutputGone() if isinstance(output, Blob) and output.id in gone else output for output in outputs]
+        exist = dict(zip((blob.id for blob in there), await self.store.blobs.exist(there), strict=True))
+        return [_if_there(output, exist[output.id]) if isinstance(output, Blob) else output for output in outputs]
 
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
         """pending → running. TransitionRefused: somebody has it, or an agent that has more must; drop the message."""
@@ -440,10 +458,18 @@ class Dispatch:
         return True
 
 
-def _output(ending: Ending | None) -> Blob | ContractError:
+def _if_there(output: Blob, exists: bool | ContractError) -> Blob | ContractError:
+    if isinstance(exists, ContractError):
+        return exists
+    return output if exists else OutputGone()
+
+
+def _output(ending: Ending | ContractError | None) -> Blob | ContractError:
     """The output, as far as the task knows, or the error that says why there is none."""
     if ending is None:
         return TaskNotFound()
+    if isinstance(ending, ContractError):
+        return ending
     if ending.state is State.FAILED:
         failure = ending.failure or Failure(reason=Reason.EXIT_NONZERO, message="")
         return TaskFailed.because(reason=failure.reason, message=failure.message, exit_code=failure.exit_code)

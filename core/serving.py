@@ -22,7 +22,7 @@ from werkzeug.routing import RequestRedirect
 
 from core import http1
 from core.bells import Bells
-from core.calls import JSON, Call, Gone, headers_of
+from core.calls import JSON, TAKEN_SECONDS, Call, Gone, headers_of
 from core.contract.errors import ContractError
 from core.contract.http import STATUS, ErrorBody
 
@@ -105,14 +105,19 @@ class App(Quart):
                 self.is_quiet.set()
 
     async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        call = Call(scope, receive, send)
+        with suppress(Gone):
+            await self._answer_somebody(Call(scope, receive, send), scope, receive, send)
+
+    async def _answer_somebody(
+        self, call: Call, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         try:
             self.guard(call)
             endpoint, parts = self._routes.match(call.path, call.method)
             if handler := self._direct.get(endpoint):
                 await handler(call, **parts)
             else:
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, _patient(send))
         except (NotFound, RequestRedirect):
             location = self._canonical(call)
             await (call.answer(307, headers=[("Location", location)]) if location else _refuse(call, NotFound()))
@@ -124,7 +129,7 @@ class App(Quart):
             else:
                 await call.refuse(error)
         except Gone:
-            pass
+            raise
         except Exception as error:
             log.error("request.failed", exc_info=error)
             if not call.is_answered:
@@ -146,6 +151,16 @@ class App(Quart):
             await send(message)
 
         return closing
+
+
+def _patient(send: ASGISendCallable) -> ASGISendCallable:
+    """Ends with the connection when a piece isn't taken in time; a `Call` sees to that itself."""
+
+    async def patient(message: Any) -> None:
+        async with asyncio.timeout(TAKEN_SECONDS):
+            await send(message)
+
+    return patient
 
 
 async def _refuse(call: Call, error: HTTPException) -> None:

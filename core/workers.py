@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -49,19 +50,20 @@ class _Workers:
         """True in the new process, which ends with its parent: it would hold the port."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         parent = os.getpid()
-        pid = os.fork()
+        pid = os.fork() if not self._is_ending else None
         if pid:
             self._pids.add(pid)
-        else:
+        elif pid == 0:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        return not pid
+        return pid == 0
 
     def _end(self, number: int, _: object) -> None:
         self._is_ending = True
         for pid in self._pids:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)

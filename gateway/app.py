@@ -10,13 +10,13 @@ from quart import Response, request, send_from_directory
 from core.calls import Call
 from core.client import CoreClient, Unoffered
 from core.contract.errors import Forbidden, TaskNotFound, Unavailable
-from core.contract.http import FINISHED, Outcome, Readiness
+from core.contract.http import AWAY, FINISHED, Outcome, Readiness
 from core.contract.model import ModelSpec
 from core.contract.task import UID
 from core.gathering import Gathering
 from core.openapi import PUBLIC, add_docs
 from core.serving import App, json_response
-from gateway.relay import SMALL_BYTES, relay
+from gateway.relay import SMALL_BYTES, own_token, relay
 
 POLLED_AT_ONCE: Final = 1000
 """What clients ask again and again becomes one question to core."""
@@ -56,6 +56,8 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
             async with asyncio.timeout(READY_SECONDS):
                 await relay(call, core, "GET", "/readyz")
         except (TimeoutError, Unavailable):
+            if call.is_answered:
+                return
             readiness = Readiness(ready=False, missing={"core": "does not answer"})
             await call.answer(503, readiness.model_dump_json(exclude_defaults=True).encode())
 
@@ -96,16 +98,24 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     async def ask(call: Call, uid: str) -> Outcome:
         if not (seconds := call.wait_seconds):
-            return await polls.ask(uid)
+            return await poll(uid)
         async with call.attended():
-            return await app.bells.outcome(uid, seconds, polls.ask)
+            return await app.bells.outcome(uid, seconds, poll)
+
+    async def poll(uid: str) -> Outcome:
+        with own_token():
+            outcome = await polls.ask(uid)
+        if outcome == AWAY:
+            raise Unavailable
+        return outcome
 
     async def relay_upload(call: Call, path: str, params: Mapping[str, str], *, model: str | None) -> None:
         """A small body goes at once; before a large one core is asked."""
         size = call.content_length
         if size is not None and size <= SMALL_BYTES:
             return await relay(call, core, "POST", path, params=params)
-        admission = await core.admit(model=model, size=size)
+        with own_token():
+            admission = await core.admit(model=model, size=size)
         await relay(call, core, "POST", path, params=params, admission=admission)
 
     return app

@@ -1,7 +1,8 @@
 """One call on to core and its answer back, streamed both ways; nothing is held but a piece on its way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
@@ -10,7 +11,7 @@ import structlog
 
 from core.calls import Call
 from core.client import CoreClient, unanswered
-from core.contract.errors import TooLarge, Unavailable
+from core.contract.errors import TooLarge, Unauthorized, Unavailable
 from core.contract.http import TICKET_HEADER, Admission
 
 log = structlog.get_logger()
@@ -73,10 +74,20 @@ async def relay(
         raise unanswered(error) from error
 
 
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Core refuses the gateway's token: that is the operator's to mend, and nothing that a client can do."""
+    try:
+        yield
+    except Unauthorized:
+        log.error("core.token_refused")
+        raise Unavailable from None
+
+
 async def _pass_back(call: Call, answer: aiohttp.ClientResponse) -> None:
-    if answer.status == HTTPStatus.UNAUTHORIZED:
-        log.error("core.token_refused")  # the operator's to mend, and nothing that a client can do
-        raise Unavailable
+    with own_token():
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise Unauthorized
     headers = [(name, value) for name, value in answer.headers.items() if name.lower() in PASSED_BACK]
     size = answer.content_length
     if size is not None and size <= HELD_BYTES and call.method != "HEAD":

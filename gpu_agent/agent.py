@@ -96,15 +96,16 @@ class Agent:
         earlier: asyncio.Task[None] | None = None
         while not self._draining.is_set():
             self._idle.add(this)
+            before = None
             async with self.pool.one() as hold:
                 begun = await self._first(hold, host)
                 self._idle.discard(this)
                 while begun is not None:
                     job, end = begun
                     begun = await self._next(hold, host, job, earlier)
-                    if earlier:
-                        await asyncio.wait({earlier})
-                    earlier = end
+                    before, earlier = earlier, end
+            if before:  # the slot is anybody's meanwhile
+                await asyncio.wait({before})
 
     async def _first(self, hold: Hold, host: Host) -> Begun | None:
         """An idle slot's task. None: there is nothing to do, or the slot is wanted elsewhere."""
@@ -149,6 +150,8 @@ class Agent:
         end = self._group.create_task(attempt.run(), name=f"attempt {job.key}")
         self._ends.add(end)
         end.add_done_callback(self._ends.discard)
+        if running:
+            end.add_done_callback(lambda _: running.cancel())  # of an attempt that was cancelled before its first step
         return job, end
 
     def _queues(self, slot: Slot) -> dict[str, Need]:

@@ -47,7 +47,7 @@ class Attempt:
                     renewing.result()  # raises what it didn't expect
                     log.warning("lease.lost")
                     running.cancel()
-                await _note_end(running, host)
+                await _note_end(running, host, at=job.exited_at)
             except asyncio.CancelledError:
                 running.cancel()
                 await asyncio.wait({running})
@@ -101,7 +101,7 @@ async def hand_back(core: CoreClient, task: Task) -> None:
         log.warning("task.not_handed_back", error=str(error))  # its lease runs out, and it goes to another agent
 
 
-async def _note_end(job: asyncio.Task[None], host: Host) -> None:
+async def _note_end(job: asyncio.Task[None], host: Host, *, at: float) -> None:
     """Waits for a job's end."""
     await asyncio.wait({job})
     if job.cancelled():  # which says nothing of the host
@@ -109,7 +109,7 @@ async def _note_end(job: asyncio.Task[None], host: Host) -> None:
     error = job.exception()
     match error:
         case None:
-            host.worked()
+            host.worked(at)
         case HostFailed():
             host.failed()
         case TaskNotFound() | TransitionRefused():

@@ -19,6 +19,7 @@ from aiodocker.volumes import DockerVolume
 
 from core.contract.model import Model, Pull
 from gpu_agent import devices
+from gpu_agent.cancellation import to_its_end
 from gpu_agent.settings import GpuDevices
 
 log = structlog.get_logger()
@@ -268,7 +269,9 @@ class Engine:
         return True
 
     async def create(self, spec: ContainerSpec) -> str:
-        """The container's id. Raises as `start` does: what is wrong may show at either."""
+        """The container's id. Raises as `start` does: what is wrong may show at either. Cancelled, it returns when
+        the engine has done what it was asked for.
+        """
         return await self._create(spec.name, self._config(spec))
 
     async def create_idle(self, name: str, image: str, mounts: Sequence[Mount], labels: Mapping[str, str]) -> str:
@@ -278,12 +281,12 @@ class Engine:
 
     async def _create(self, name: str, config: Mapping[str, Any]) -> str:
         try:
-            return await self._create_once(name, config)
+            return await to_its_end(self._create_once(name, config))
         except NotFound:  # somebody removed the image since it was ensured
             log.warning("image.vanished", image=config["Image"])
             await self.ensure_image(config["Image"], Pull.MISSING)
         try:
-            return await self._create_once(name, config)
+            return await to_its_end(self._create_once(name, config))
         except NotFound as error:
             raise ImageUnavailable(f"The image {config['Image']} is removed again and again") from error
 
@@ -395,11 +398,11 @@ class Engine:
             await self._container(container_id).delete(force=True, v=True)
 
     async def left_containers(self, agent: str) -> dict[str, Mapping[str, str]]:
-        """Containers that carry the agent's name: id → labels."""
+        """Containers that carry the agent's name: each by its own name, with its labels."""
         async with _translated():
             filters = json.dumps({"label": [f"{AGENT}={agent}"]})
             found = await self._docker.containers.list(all="true", filters=filters)
-        return {container.id: container["Labels"] for container in found}
+        return {container["Names"][0].removeprefix("/"): container["Labels"] for container in found}
 
     async def left_volumes(self, agent: str) -> dict[str, Mapping[str, str]]:
         """Volumes of tasks that carry the agent's name: name → labels."""

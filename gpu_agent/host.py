@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Host:
     _left: set[str] = field(default_factory=set)
     """Containers of attempts that have ended, which the engine didn't remove. They may hold GPUs."""
     _failures: int = 0
+    _failed_at: float = -math.inf
     _paused_until: float = -math.inf
     _complained_at: float = -math.inf
 
@@ -77,15 +79,19 @@ class Host:
 
     def failed(self) -> None:
         """An attempt ended for this host's sake. What fails several slots at once counts once."""
-        now = asyncio.get_running_loop().time()
+        now = self._failed_at = time.monotonic()
         if now >= self._paused_until:
             pause = min(FIRST_PAUSE_SECONDS * PAUSE_FACTOR**self._failures, LAST_PAUSE_SECONDS)
             self._failures += 1
             self._paused_until = now + pause
             log.warning("host.paused", failures=self._failures, seconds=pause)
 
-    def worked(self) -> None:
-        """An attempt ended, and this host did its part."""
+    def worked(self, at: float = math.inf) -> None:
+        """An attempt ended, and this host did its part. What its container showed then is old if another has failed
+        since.
+        """
+        if at < self._failed_at:
+            return
         self._failures = 0
         self._paused_until = -math.inf
 
@@ -99,7 +105,7 @@ class Host:
         while (self._failures or self._left) and not await self._has_recovered():
             self.failed()
         while lack := self.disks.lack():
-            now = asyncio.get_running_loop().time()
+            now = time.monotonic()
             if now - self._complained_at > COMPLAINT_SECONDS:
                 self._complained_at = now
                 log.error("disk.full", error=lack)
@@ -126,7 +132,7 @@ class Host:
         return found
 
     def _pause_seconds(self) -> float:
-        return self._paused_until - asyncio.get_running_loop().time()
+        return self._paused_until - time.monotonic()
 
     async def keep_clean(self) -> None:
         """A sweep each minute, for ever."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -69,6 +70,8 @@ class Job:
     """The GPUs can be given to the next: the container has ended by itself, or the attempt is over."""
     noted: Noted = field(default_factory=lambda: Noted(gpus=()))
     """What core is told with each call for the attempt."""
+    exited_at: float = math.inf
+    """When the container ended by itself, by this process's clock."""
     is_over: bool = False
     """Core knows how it ended; only what is left here has to go."""
 
@@ -135,7 +138,7 @@ class Job:
         """The container, until the context ends."""
         spec = ContainerSpec(self._container, self.model, volumes.mounts, self._labels, self.noted.gpus or ())
         try:
-            await to_its_end(self.host.engine.create(spec))
+            await self.host.engine.create(spec)
             yield
         finally:
             await to_its_end(self._remove())
@@ -150,10 +153,12 @@ class Job:
             log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
             ended = await engine.wait(self._container, seconds=model.timeout_seconds)
         except TimeoutError:
+            self.host.seconds[model.uid] = model.timeout_seconds
             tail = await engine.log_tail(self._container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
-        self.host.seconds[model.uid] = time.monotonic() - started
+        self.exited_at = time.monotonic()
+        self.host.seconds[model.uid] = self.exited_at - started
         self.freed.set()
         log.info("container.exited", exit_code=ended.code)
         if ended.code and not ended.is_out_of_memory and (lack := self.host.disks.lack()):

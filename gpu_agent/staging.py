@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -80,9 +81,10 @@ class Stage:
         redelivered first, so whoever took it again at once would never stop.
         """
         await job.ready.wait()
+        near_end = time.monotonic() + self.host.seconds.get(job.model.uid, 0.0) - STAGED_SECONDS / 2
         if earlier:
             await asyncio.wait({earlier})
-        await asyncio.sleep(max(0.0, self.host.seconds.get(job.model.uid, 0.0) - STAGED_SECONDS / 2))
+        await asyncio.sleep(max(0.0, near_end - time.monotonic()))
         if len(self.hold.slots) > 1 or not self._may_go_on():
             return None
         [slot] = self.hold.slots
@@ -97,6 +99,7 @@ class Stage:
             log.info("task.staged")
             running = asyncio.create_task(following.run(self.hold.gpus), name=f"staged {following.key}")
         stack.push_async_callback(_dropped, following, running)
+        stack.push_async_callback(_returned, following, message)
         return Staged(message, queues.get(message.queue, ANY), following, running)
 
     async def _job(self, message: Message) -> Job | None:
@@ -125,6 +128,12 @@ async def is_readable(message: Message) -> bool:
     log.warning("message.unreadable")
     await message.reject()
     return False
+
+
+async def _returned(job: Job, message: Message) -> None:
+    """At once, and not when what was made ready is gone: the sweep would take the message for lost."""
+    if not job.claimed.is_set() and not message.is_settled:
+        await message.give_back()
 
 
 async def _dropped(job: Job, running: asyncio.Task[None]) -> None:

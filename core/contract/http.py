@@ -124,6 +124,8 @@ class Outcome(BaseModel):
 
 
 FINISHED: Final = Outcome(status=HTTPStatus.OK)
+AWAY: Final = Outcome.of(errors.Unavailable())
+"""It can't be known at the moment."""
 
 TICKET_HEADER: Final = "admission-ticket"
 

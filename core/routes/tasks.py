@@ -108,7 +108,9 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     @app.direct("GET", "/api/tasks/ended")
     async def ended(call: Call) -> None:
         """A line with the uid of each task that ends or is deleted, as it happens; empty ones while there is none."""
-        await call.stream(200, [("Content-Type", "text/plain")], _lines(app.bells.heard()))
+        heard = app.bells.heard()
+        await anext(heard)  # or it is refused
+        await call.stream(200, [("Content-Type", "text/plain")], _lines(heard))
 
     @app.direct("POST", "/api/tasks/outputs/<uid>")
     async def post_output(call: Call, uid: str) -> None:
@@ -121,5 +123,6 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
 
 
 async def _lines(words: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    yield b"\n"
     async for word in words:
         yield f"{word}\n".encode()

@@ -222,15 +222,15 @@ class Blobs:
             pieces.append(await self._redis.call("GETRANGE", keys.chunk(blob.id, number), first, last))
         return b"".join(pieces)
 
-    async def exist(self, blobs: Sequence[Blob]) -> list[bool]:
-        """Whether each is there, by its header and last chunk."""
+    async def exist(self, blobs: Sequence[Blob]) -> list[bool | ContractError]:
+        """Whether each is there, by its header and last chunk. Unavailable where it isn't known."""
         names = []
         for blob in blobs:
             last = max(blob.size - 1, 0) // CHUNK_BYTES
             names += [keys.blob(blob.id), keys.chunk(blob.id, last)]
         async with soon():
-            found = await self._redis.call_all(("EXISTS", name) for name in names)
-        return [bool(header and chunk) for header, chunk in zip(found[::2], found[1::2], strict=True)]
+            found = await self._redis.call_each(("EXISTS", name) for name in names)
+        return [_both(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
 
     async def loosen(self, blobs: Iterable[Blob]) -> None:
         """Says that these are about to lose their owner: if their remover dies, the sweep takes over."""
@@ -273,3 +273,9 @@ class Blobs:
         if chunk is None:
             raise OutputGone
         return chunk
+
+
+def _both(header: int | Exception, chunk: int | Exception) -> bool | ContractError:
+    if isinstance(header, Exception) or isinstance(chunk, Exception):
+        return Unavailable()
+    return bool(header and chunk)

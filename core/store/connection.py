@@ -99,22 +99,47 @@ class Connection:
 
     async def call_all(self, commands: Iterable[Command]) -> list[Any]:
         """Their answers in order, for one trip to each server. Not atomic, so that the keys may lie anywhere."""
-        commands = list(commands)
+        with translated():
+            return _raise_first(await self._called(list(commands), self._grouped))
+
+    async def call_each(self, commands: Iterable[Command]) -> list[Any]:
+        """As `call_all`, with Unavailable in the place of what a shard doesn't answer soon: others' don't matter."""
+
+        async def soon_grouped(shard: Shard, commands: Sequence[Command]) -> list[Any]:
+            try:
+                async with asyncio.timeout(SHARD_SECONDS):
+                    return await self._grouped(shard, commands)
+            except TimeoutError as error:
+                return [_unavailable(error)] * len(commands)
+
+        with translated():
+            return await self._called(list(commands), soon_grouped)
+
+    async def _called(
+        self, commands: Sequence[Command], group: Callable[[Shard, Sequence[Command]], Awaitable[list[Any]]]
+    ) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
 
         async def call_group(shard: Shard, numbers: Sequence[int]) -> None:
-            try:
-                found = await _pipelined(shard, [commands[number] for number in numbers])
-            except LOST as error:
-                found = [error] * len(numbers)
+            found = await group(shard, [commands[number] for number in numbers])
             for number, answer in zip(numbers, found, strict=True):
-                answers[number] = await self.call(*commands[number]) if isinstance(answer, _AGAIN) else answer
+                answers[number] = answer
 
-        with translated():
-            groups = await self._by_shard(map(_key, commands))
-            await _all(call_group(shard, numbers) for shard, numbers in groups.items())
-            _raise_first(answers)
+        groups = await self._by_shard(map(_key, commands))
+        await _all(call_group(shard, numbers) for shard, numbers in groups.items())
         return answers
+
+    async def _grouped(self, shard: Shard, commands: Sequence[Command]) -> list[Any]:
+        """Answers and errors; what somebody else may have now, or soon, is asked for again, each by itself."""
+        try:
+            found = await _pipelined(shard, commands)
+        except LOST as error:
+            found = [error] * len(commands)
+        again = [number for number, answer in enumerate(found) if isinstance(answer, _AGAIN)]
+        answers = await asyncio.gather(*(self.call(*commands[number]) for number in again), return_exceptions=True)
+        for number, answer in zip(again, answers, strict=True):
+            found[number] = answer
+        return found
 
     async def keep(self, keys: Sequence[str]) -> None:
         """Returns when a replica has what stands under these keys. Raises Unavailable if that can't be known, or one of
@@ -157,18 +182,21 @@ class Connection:
         """What is said on the channel, from now on; "" at first, and while there is nothing. Raises Unavailable when
         the connection is lost.
         """
-        with translated():
-            layout = await self._servers.layout()
-            async with layout.shards[0].node.pubsub() as listener:  # a cluster tells each of its nodes
-                await listener.subscribe(channel)
-                answered = time.monotonic()
-                while time.monotonic() - answered < 2 * QUIET_SECONDS:
-                    message = await listener.get_message(timeout=QUIET_SECONDS)
-                    if message is None:
-                        await listener.ping()
-                        continue
+        try:
+            with translated():
+                layout = await self._servers.layout()
+                async with layout.shards[0].node.pubsub() as listener:  # a cluster tells each of its nodes
+                    await listener.subscribe(channel)
                     answered = time.monotonic()
-                    yield message["data"].decode() if message["type"] == "message" else ""
+                    while time.monotonic() - answered < 2 * QUIET_SECONDS:
+                        message = await listener.get_message(timeout=QUIET_SECONDS)
+                        if message is None:
+                            await listener.ping()
+                            continue
+                        answered = time.monotonic()
+                        yield message["data"].decode() if message["type"] == "message" else ""
+        except exceptions.ResponseError as error:  # its user may not use channels
+            raise Unavailable from error
         raise Unavailable("Redis stands still")
 
     async def _by_shard(self, keys: Iterable[str | bytes]) -> dict[Shard, list[int]]:

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, Self
 
+import structlog
+
 from core.contract import codec
+from core.contract.errors import ContractError, Unavailable
 from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.needs import ANY, Need
@@ -16,6 +19,8 @@ from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Ta
 from core.gathering import Gathering
 from core.store import keys
 from core.store.connection import Connection, script
+
+log = structlog.get_logger()
 
 FIRST_LOOK_SECONDS: Final = 5.0
 """A task that a crash left between its commit and its message is rung after this."""
@@ -149,10 +154,10 @@ class Tasks:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
         return _task(fields) if fields else None
 
-    async def endings(self, uids: Sequence[str]) -> list[Ending | None]:
-        """None where there is no such task."""
-        answers = await self._redis.call_all(("HMGET", keys.task(uid), *_ENDING) for uid in uids)
-        return [_ending(*values) for values in answers]
+    async def endings(self, uids: Sequence[str]) -> list[Ending | ContractError | None]:
+        """None where there is no such task, Unavailable where it isn't known. One doesn't stand in another's way."""
+        answers = await self._redis.call_each(("HMGET", keys.task(uid), *_ENDING) for uid in uids)
+        return [_ending(uid, answer) for uid, answer in zip(uids, answers, strict=True)]
 
     def ended(self) -> AsyncIterator[str]:
         """The uid of each task that ends or is deleted, from now on; as `Connection.heard`."""
@@ -313,16 +318,21 @@ def _look(fields: Mapping[bytes, bytes]) -> Look | Exception:
 _ENDING: Final = ("state", "output", "failure")
 
 
-def _ending(state: bytes | None, output: bytes | None, failure: bytes | None) -> Ending | None:
-    return (
-        Ending(
+def _ending(uid: str, answer: Sequence[bytes | None] | Exception) -> Ending | ContractError | None:
+    if isinstance(answer, Exception):
+        return answer if isinstance(answer, ContractError) else Unavailable()
+    state, output, failure = answer
+    if state is None:
+        return None
+    try:
+        return Ending(
             State(state.decode()),
             codec.unpack(Blob, output) if output else None,
             codec.unpack(Failure, failure) if failure else None,
         )
-        if state
-        else None
-    )
+    except ValueError as error:  # of a newer core, say
+        log.error("task.unreadable", task=uid, error=repr(error))
+        return Unavailable()
 
 
 def fields_of(new: NewTask) -> list[str | bytes | float]:

@@ -7,7 +7,7 @@ import pytest
 
 from core import bells
 from core.bells import Bells
-from core.contract.errors import TaskNotFinished, Unavailable
+from core.contract.errors import TaskNotFinished, TaskNotFound, Unavailable
 from core.contract.http import FINISHED, Outcome
 
 NOT_YET = Outcome.of(TaskNotFinished())
@@ -130,3 +130,22 @@ async def test_bells_are_heard_further_on(listening: Bells, words: asyncio.Queue
         await anext(heard)
     with pytest.raises(Unavailable):
         await anext(listening.heard())
+
+
+async def test_a_core_that_has_no_bells_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older one takes the question for one about a task of that name."""
+    monkeypatch.setattr(bells, "RETRY_SECONDS", 0.0)
+    asked = asyncio.Event()
+
+    async def heard() -> AsyncIterator[str]:
+        if asked.is_set():
+            await asyncio.Event().wait()
+        asked.set()
+        raise TaskNotFound
+        yield ""
+
+    listener = asyncio.create_task(Bells().listen(heard))
+    await asked.wait()
+    await _turns()
+    assert not listener.done()
+    listener.cancel()

@@ -128,3 +128,22 @@ def test_how_long_a_client_would_wait(query: str, prefer: str, seconds: float) -
 def test_a_wait_that_is_no_time_is_refused(wait: str) -> None:
     with pytest.raises(InvalidParameters):
         Client().call("GET", f"wait={wait}").wait_seconds  # noqa: B018 - it is the reading that fails
+
+
+@pytest.mark.parametrize("length", [b"0", b"10", b"70000"])
+def test_a_chunked_body_is_of_unknown_length(length: bytes) -> None:
+    """Whatever is announced beside: h11 goes by the chunks."""
+    call = Client().call(headers=[(b"content-length", length), (b"transfer-encoding", b"chunked")])
+    assert call.content_length is None
+    assert call.has_body
+
+
+async def test_a_body_that_nobody_asked_for_is_drained() -> None:
+    """Hypercorn sees that the client has gone only when all before it was read."""
+    client = Client(b"much", b"more", is_whole=False)
+    await client.call("GET", headers=[(b"content-length", b"1000")]).answer(200, b"answer")
+    client.leave()
+    async with asyncio.timeout(5):
+        while not client.messages.empty():
+            await asyncio.sleep(0)
+    assert client.body == b"answer"

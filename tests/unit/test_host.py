@@ -1,5 +1,6 @@
 """When a host may take tasks, and what it says when it may not."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,14 @@ async def test_an_attempt_that_went_well_ends_the_pause(host: Host) -> None:
     host.worked()
     assert host.problems() == {}
     await host.wait_until_well()
+
+
+async def test_what_went_well_before_a_failure_ends_no_pause(host: Host) -> None:
+    """Its output was delivered after, but its container had ended before."""
+    ended = time.monotonic()
+    host.failed()
+    host.worked(ended)
+    assert "host" in host.problems()
 
 
 async def test_a_container_that_stays_is_a_problem_until_it_is_gone(host: Host) -> None:

@@ -7,4 +7,5 @@ end
 end_attempt(ARGV[1])
 redis.call('HSET', task, 'failure', ARGV[1])
 finish_as('failed')
+ring_ended()
 return 'failed'

@@ -76,5 +76,4 @@ local function finish_as(state)
   let_go(state)
   redis.call('HSET', task, 'finished', now())
   redis.call('HDEL', task, 'input')
-  ring_ended()
 end

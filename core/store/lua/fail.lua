@@ -26,4 +26,5 @@ if of_this_kind <= tonumber(retries) and failures < tonumber(max_attempts) then
   return 'pending'
 end
 finish_as('failed')
+ring_ended()
 return 'failed'

@@ -8,6 +8,7 @@ if state == 'finished' and (attempt == '' or attempt == current) then
   -- A consumer of version 1 may set the status first and post the output after.
   if attempt == '' and output ~= '' and not earlier then
     redis.call('HSET', task, 'output', output)
+    ring_ended()
     return 'done'
   end
   return 'repeated'
@@ -21,4 +22,7 @@ end
 note_arguments(3)
 end_attempt('')
 finish_as('finished')
+if attempt ~= '' or output ~= '' then  -- else the output is about to come: who waits would hear that there is none
+  ring_ended()
+end
 return 'done'
