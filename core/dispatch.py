@@ -38,7 +38,7 @@ from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
 from core.retention import Retention
 from core.store import Store
-from core.store.blobs import Upload
+from core.store.blobs import CUT_OFF_SECONDS, Upload
 from core.store.connection import SOON_SECONDS, soon
 from core.store.room import Announced
 from core.store.tasks import LOST, NOTHING, Claimed, Ended, Ending, Failed, NewTask, OutputChanged
@@ -138,7 +138,8 @@ class Dispatch:
         with suppress(TimeoutError):
             async with asyncio.timeout(WITHDRAW_SECONDS):
                 while True:
-                    steps = (self.store.blobs.loosen([new.input]), self.store.tasks.withdraw(new.uid))
+                    loosening = self.store.blobs.loosen([new.input], seconds=CUT_OFF_SECONDS)
+                    steps = (loosening, self.store.tasks.withdraw(new.uid))
                     done = await asyncio.gather(*steps, return_exceptions=True)
                     if not any(isinstance(answer, Unavailable) for answer in done):
                         return

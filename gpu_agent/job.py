@@ -118,10 +118,10 @@ class Job:
         """The container, ready to start, and its volumes, filled. What doesn't depend on each other happens at once."""
         model, core, images, volumes = self.model, self.host.core, self.host.images, self.host.volumes
         async with (
+            images.ready(model.container_tag, model.pull) as image,
             volumes.fresh(self.name, self.task, model, self._labels) as fresh,
             beside(fresh.fetch_input(core)) as fetching,
             beside(fresh.make()) as making,
-            images.ready(model.container_tag, model.pull) as image,
         ):
             self.noted = Noted(image=image.digest, gpus=self.noted.gpus)
             await making

@@ -232,10 +232,10 @@ class Blobs:
             found = await self._redis.call_each(("EXISTS", name) for name in names)
         return [_both(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
 
-    async def loosen(self, blobs: Iterable[Blob]) -> None:
-        """Says that these are about to lose their owner: if their remover dies, the sweep takes over."""
+    async def loosen(self, blobs: Iterable[Blob], *, seconds: float = ALIVE_SECONDS) -> None:
+        """Says that these are about to lose their owner: after so long the sweep takes over."""
         for blob in blobs:
-            await self._redis.note("ZADD", keys.LOOSE, time.time() + ALIVE_SECONDS, blob.id, kept=True)
+            await self._redis.note("ZADD", keys.LOOSE, time.time() + seconds, blob.id, kept=True)
 
     async def hold(self, loose: Loose) -> None:
         """The blob has its owner still."""
