@@ -6,7 +6,7 @@ fast as the handler takes it from the call.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final
@@ -16,13 +16,14 @@ import structlog
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, Unauthorized
-from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody
+from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody, Problem
 
 log = structlog.get_logger()
 
 Headers = Iterable[tuple[str, str]]
 
 JSON: Final = (("Content-Type", "application/json"),)
+PROBLEM: Final = (("Content-Type", "application/problem+json"),)
 
 WITHOUT_BODY: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
@@ -54,6 +55,8 @@ class Call:
         self.path: str = scope["path"]
         self.is_answered = False
         """Begun, at least."""
+        self.tells_problems = False
+        """It is refused in problem details, and not as version 1 did."""
         self._scope = scope
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
@@ -68,10 +71,15 @@ class Call:
         return self._scope["query_string"].decode("latin-1")
 
     @property
+    def parameters(self) -> Sequence[tuple[str, str]]:
+        """The query's, each as often as it stands there."""
+        return parse_qsl(self.query_string, keep_blank_values=True)
+
+    @property
     def args(self) -> Mapping[str, str]:
         """The query's parameters; of one that is repeated the first."""
         if self._args is None:
-            self._args = dict(reversed(parse_qsl(self.query_string, keep_blank_values=True)))
+            self._args = dict(reversed(self.parameters))
         return self._args
 
     def header(self, name: str, default: str = "") -> str:
@@ -88,7 +96,7 @@ class Call:
     @property
     def has_body(self) -> bool:
         """It may have one: HTTP/2 needn't announce its length."""
-        return self.method in ("POST", "PUT") and self.content_length != 0
+        return self.method in ("POST", "PUT", "PATCH") and self.content_length != 0
 
     def __contains__(self, header: str) -> bool:
         return header.encode() in self._headers
@@ -130,8 +138,13 @@ class Call:
             await self._end(body)
 
     async def refuse(self, error: ContractError) -> None:
+        headers = headers_of(error).items()
+        if self.tells_problems:
+            problem = Problem.of(error)
+            body = problem.model_dump_json(exclude_none=True).encode()
+            return await self.answer(problem.status, body, [*PROBLEM, *headers])
         body = ErrorBody(detail=error.detail).model_dump_json().encode()
-        await self.answer(STATUS[type(error)], body, [*JSON, *headers_of(error).items()])
+        await self.answer(STATUS[type(error)], body, [*JSON, *headers])
 
     async def stream(self, status: int, headers: Headers, pieces: AsyncIterator[bytes]) -> None:
         """Piece by piece, as fast as the client takes them. Raises Gone when it goes away."""

@@ -74,19 +74,24 @@ class App(Quart):
         self.guard: Callable[[Call], None] = lambda _: None
         """Raises a ContractError for a call that may not be answered."""
         self._direct: dict[str, Handler] = {}
+        self._telling_problems: set[str] = set()
         self._routes = self.url_map.bind("localhost")
         self.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, RESPONSE_TIMEOUT=None)
         self.register_error_handler(ContractError, _refused)
         self.register_error_handler(HTTPException, _not_taken)
         self.register_error_handler(Exception, _broken)
 
-    def direct(self, method: str, rule: str) -> Callable[[Handler], Handler]:
-        """Registers a handler that is given the `Call`, and the rule's parts by name."""
+    def direct(self, method: str, rule: str, *, problems: bool = False) -> Callable[[Handler], Handler]:
+        """Registers a handler that is given the `Call`, and the rule's parts by name. `problems`: it is a call that
+        version 1 didn't have, and what it refuses it tells in problem details with standard status codes.
+        """
 
         def register(handler: Handler) -> Handler:
             endpoint = f"{method} {rule}"
             self.add_url_rule(rule, endpoint, methods=[method], provide_automatic_options=False)
             self._direct[endpoint] = handler
+            if problems:
+                self._telling_problems.add(endpoint)
             return handler
 
         return register
@@ -112,8 +117,7 @@ class App(Quart):
         self, call: Call, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         try:
-            self.guard(call)
-            endpoint, parts = self._routes.match(call.path, call.method)
+            endpoint, parts = self._admitted(call)
             if handler := self._direct.get(endpoint):
                 await handler(call, **parts)
             else:
@@ -134,6 +138,15 @@ class App(Quart):
             log.error("request.failed", exc_info=error)
             if not call.is_answered:
                 await call.answer(500, BROKEN)
+
+    def _admitted(self, call: Call) -> tuple[str, Mapping[str, Any]]:
+        """The route. Who isn't let in is told so, whatever is asked for, and in the words that belong there."""
+        try:
+            endpoint, parts = self._routes.match(call.path, call.method)
+            call.tells_problems = endpoint in self._telling_problems
+        finally:
+            self.guard(call)
+        return endpoint, parts
 
     def _canonical(self, call: Call) -> str | None:
         """The path with or without its last slash, whichever is a route, and the query as it was."""

@@ -1,7 +1,7 @@
 """Bodies of the private API, and the one table of status codes."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -31,6 +31,15 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.TaskNotFound: 554,
 }
 
+STANDARD: Final[dict[type[errors.ContractError], int]] = STATUS | {
+    errors.ModelNotFound: HTTPStatus.NOT_FOUND,
+    errors.TaskNotFound: HTTPStatus.NOT_FOUND,
+    errors.TaskNotFinished: HTTPStatus.CONFLICT,
+    errors.TaskFailed: HTTPStatus.CONFLICT,
+    errors.OutputGone: HTTPStatus.GONE,
+}
+"""For the calls that version 1 didn't have."""
+
 RETRY_AFTER_SECONDS: Final = {errors.Unavailable: 5, errors.StoreFull: 60}
 """When a client that meets one of these may come back."""
 
@@ -39,6 +48,31 @@ class ErrorBody(BaseModel):
     """Every error's body: a sentence, or the shape that version 1 had there."""
 
     detail: object
+
+
+class Problem(BaseModel):
+    """Why a call was refused that version 1 didn't have, as problem details (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    parameters: list[dict[str, object]] | None = None
+    """Each that is wrong, as version 1 lists them."""
+
+    @classmethod
+    def of(cls, error: errors.ContractError) -> Self:
+        status = STANDARD[type(error)]
+        about: dict[str, object] = {"title": HTTPStatus(status).phrase, "status": status}
+        match error.detail:
+            case list() as faults:
+                words = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
+                return cls.model_validate(about | {"detail": words, "parameters": faults})
+            case {"detail": detail}:
+                return cls.model_validate(about | {"detail": detail})
+            case detail:
+                return cls.model_validate(about | {"detail": detail})
 
 
 class ClaimRequest(Runner):

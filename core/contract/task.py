@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from core.contract.needs import ANY, Need
+from core.contract.options import PLAIN, Options
 
 UID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """What a uid can look like; what doesn't is nobody's, and never becomes part of a path."""
@@ -35,7 +36,8 @@ class State(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        return not TRANSITIONS[self]
+        """An end, unless somebody asks for another try."""
+        return self in (State.FINISHED, State.FAILED)
 
 
 _STATUS: Final = {State.PENDING: -1, State.RUNNING: 2, State.FINISHED: 1, State.FAILED: 0}
@@ -46,7 +48,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     # Back to pending: handed back, lost by its agent, or failed through no fault of the model's.
     State.RUNNING: frozenset({State.PENDING, State.FINISHED, State.FAILED}),
     State.FINISHED: frozenset(),
-    State.FAILED: frozenset(),
+    # Somebody asks for it to be tried again, as long as its input is kept.
+    State.FAILED: frozenset({State.PENDING}),
 }
 """Which state may follow which. The scripts in core/store/lua mirror it; a test walks every pair through both."""
 
@@ -146,6 +149,16 @@ class Attempt(Runner):
     failure: Failure | None = None
 
 
+class Progress(BaseModel):
+    """How far an attempt is, as its model says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fraction: float | None = Field(default=None, ge=0, le=1)
+    message: str = Field(default="", max_length=1024)
+    at: datetime
+
+
 class Task(BaseModel):
     """A task as core stores it and shows it to agents and operators. Times are UTC."""
 
@@ -167,9 +180,26 @@ class Task(BaseModel):
     """Of the latest attempt that failed."""
     need: Need = ANY
     """What its model asked for when the task was posted."""
+    options: Options = PLAIN
+    progress: Progress | None = None
+    """Of the attempt that runs."""
+    datetime_queued: datetime | None = None
+    """When somebody asked for it to be tried again."""
     waits_for: str | None = None
     """What no agent has that a pending task needs, in words, when core is asked for the task. None: it waits its turn.
     """
+    position: int | None = None
+    """How many are before a pending task of those that need the same, when core is asked for the task."""
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it has waited for long enough, if it still waits then."""
+        ttl = self.options.ttl_seconds
+        return None if ttl is None else (self.datetime_queued or self.datetime_created) + timedelta(seconds=ttl)
+
+    @property
+    def can_retry(self) -> bool:
+        return self.state is State.FAILED and self.input is not None
 
     # What version 1 called these.
 

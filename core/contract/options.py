@@ -1,0 +1,43 @@
+"""What a client may ask for its task, beside the model and the zip."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MAX_LABELS: Final = 32
+_LABEL: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([^\x00-\x1f\x7f]{0,255})")
+
+
+def _labels(value: object) -> object:
+    """Of a query's `key=value`, each once."""
+    if not isinstance(value, list):
+        return value
+    found = [_LABEL.fullmatch(label) for label in value]
+    labels = {match[1]: match[2] for match in found if match}
+    if None in found or len(labels) < len(value):
+        raise ValueError("labels are key=value, each key once, of letters, digits and ._/-")
+    return labels
+
+
+class Priority(StrEnum):
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class Options(BaseModel):
+    """Of one task. As query parameters, where `label` may stand several times."""
+
+    model_config = ConfigDict(frozen=True)
+
+    priority: Priority = Priority.NORMAL
+    ttl_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The longest that it waits for an agent; then it has failed, as expired."""
+    timeout_seconds: int | None = Field(default=None, ge=1)
+    """Of a run; never more than the model's."""
+    label: Annotated[dict[str, str], BeforeValidator(_labels), Field(max_length=MAX_LABELS)] = {}
+
+
+PLAIN: Final = Options()
