@@ -9,20 +9,20 @@ from core import metrics
 from core.calls import Call
 from core.client import CoreToken
 from core.contract.errors import Unauthorized, Unavailable
-from core.contract.http import Readiness
 from core.dispatch import Dispatch
 from core.openapi import PRIVATE, add_docs
-from core.routes import agents, models, tasks
+from core.overview import readiness
+from core.routes import agents, models, operators, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
-WITHOUT_STORE = frozenset({"/metrics"})
+WITHOUT_STORE = frozenset({"/metrics", "/api/overview"})
 
 
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
     add_docs(app, "InferenceServer's core", PRIVATE)
-    for part in (tasks, models, agents):
+    for part in (tasks, status, models, agents, operators):
         part.add_routes(app, dispatch)
 
     def guard(call: Call) -> None:
@@ -47,17 +47,8 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """From what is known of Redis and RabbitMQ: it asks nobody. While RabbitMQ is away tasks are taken, and rung
-        later: to take core out of service then would turn a delay into a failure.
-        """
-        missing = {"redis": words} if (words := dispatch.store.pulse.missing) else {}
-        degraded = (
-            {"rabbitmq": f"{words}: tasks are taken, and start when it is back"}
-            if (words := dispatch.broker.missing)
-            else {}
-        )
-        readiness = Readiness(ready=not missing, missing=missing, degraded=degraded)
-        return json_response(readiness.model_dump_json(exclude_defaults=True), 200 if readiness.ready else 503)
+        known = readiness(dispatch)
+        return json_response(known.model_dump_json(exclude_defaults=True), 200 if known.ready else 503)
 
     @app.get("/metrics")
     async def exposition() -> Response:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import structlog
 
@@ -25,6 +25,7 @@ from core.contract.errors import (
     ModelExists,
     ModelNotFound,
     OutputGone,
+    TaskExists,
     TaskFailed,
     TaskNotFinished,
     TaskNotFound,
@@ -34,14 +35,18 @@ from core.contract.errors import (
 )
 from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, ClaimRequest, Noted, Outcome, Staged
 from core.contract.model import Limits, Model, ModelSpec
+from core.contract.needs import ANY, Need
+from core.contract.options import PLAIN, Options
 from core.contract.queues import FINISHED_EXPIRE_MS
+from core.contract.status import TaskStatus
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
+from core.fingerprint import Fingerprint
 from core.retention import Retention
 from core.store import Store
 from core.store.blobs import CUT_OFF_SECONDS, Upload
 from core.store.connection import SOON_SECONDS, soon
 from core.store.room import Announced
-from core.store.tasks import LOST, NOTHING, Claimed, Ended, Ending, Failed, NewTask, OutputChanged
+from core.store.tasks import LOST, NOTHING, Claimed, Created, Ended, Ending, Failed, NewTask, OutputChanged, Retried
 from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
@@ -67,6 +72,33 @@ UID_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
+class Posted:
+    """What a client wants done. The uid is its task's."""
+
+    model: str
+    options: Options
+    uid: str
+    fingerprint: "Fingerprint | None" = None
+    """Where the client chose the uid, and so may post it again."""
+
+    @classmethod
+    def once(cls, model: str, options: Options = PLAIN) -> Self:
+        return cls(model, options, secrets.token_urlsafe(UID_BYTES))
+
+    @classmethod
+    def repeatable(cls, model: str, options: Options, uid: str) -> Self:
+        return cls(model, options, uid, Fingerprint(model, options))
+
+    def fingerprinted(self, zip: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
+        return self.fingerprint.taken(zip) if self.fingerprint else zip
+
+    def task(self, model: Model, input: Blob) -> NewTask:
+        """Once the zip has passed."""
+        fingerprint = self.fingerprint.hex() if self.fingerprint else ""
+        return NewTask.of(model, self.uid, input, self.options, fingerprint)
+
+
+@dataclass(frozen=True)
 class Dispatch:
     """Methods raise the errors of core/contract/errors.py; a stale attempt is told apart from a missing task."""
 
@@ -86,45 +118,56 @@ class Dispatch:
             raise TooLarge.over(self.max_upload_bytes)
         return Admission(max_bytes=self.max_upload_bytes, ticket=await self.store.room.ticket(size))
 
-    async def submit(self, model_id: str, zip: AsyncIterable[bytes], announced: Announced) -> str:
-        """Stores, checks, commits and rings. Whoever gets the uid from here can rely on the task's end."""
+    async def submit(self, posted: Posted, zip: AsyncIterable[bytes], announced: Announced) -> bool:
+        """Stores, checks, commits and rings. Whoever hears from here can rely on the task's end. False: the very same
+        was posted before. Raises TaskExists if something else was.
+        """
         submit = self._submit_small if self.store.submissions.takes(announced.size) else self._submit
-        new = await submit(model_id, zip, announced)
-        log.info("task.created", task=new.uid, model=model_id, size=new.input.size)
+        new, created = await submit(posted, posted.fingerprinted(zip), announced)
+        if created is Created.OTHER:
+            raise TaskExists
+        if created is Created.SAME:
+            log.info("task.posted_again", task=new.uid)
+            return False
+        log.info("task.created", task=new.uid, model=posted.model, size=new.input.size)
         await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need))
-        return new.uid
+        return True
 
-    async def _submit(self, model_id: str, zip: AsyncIterable[bytes], announced: Announced) -> NewTask:
-        model = await self.model(model_id)
-        uid = secrets.token_urlsafe(UID_BYTES)
-        async with self._incoming(uid, announced) as upload:
+    async def _submit(self, posted: Posted, zip: AsyncIterable[bytes], announced: Announced) -> tuple[NewTask, Created]:
+        model = await self.model(posted.model)
+        async with self._incoming(posted.uid, announced) as upload:
             blob = await self._received(upload, zip)
             async with upload.offered():
-                new = NewTask.of(model, uid, blob)
+                new = posted.task(model, blob)
                 async with self._withdrawn_in_doubt(new):
-                    await self.store.tasks.create(new)
-        return new
+                    created = await self.store.tasks.create(new)
+                if created is not Created.CREATED:
+                    upload.withdraw()
+        return new, created
 
-    async def _submit_small(self, model_id: str, zip: AsyncIterable[bytes], _: Announced) -> NewTask:
+    async def _submit_small(self, posted: Posted, zip: AsyncIterable[bytes], _: Announced) -> tuple[NewTask, Created]:
         """As `_submit`, in one trip. What its client takes back by going away was never there."""
         content = b"".join([piece async for piece in zip])
         await self.check_zip.content(content)
         blob = Blob(id=secrets.token_hex(16), size=len(content))
-        uid = secrets.token_urlsafe(UID_BYTES)
-        while seen := await self.store.models.seen(model_id):
-            new = NewTask.of(seen.model, uid, blob)
+        while seen := await self.store.models.seen(posted.model):
+            new = posted.task(seen.model, blob)
             async with self._withdrawn_in_doubt(new, seconds=SUBMIT_SECONDS[1]), soon(SUBMIT_SECONDS[0]):
-                if await self.store.submissions.submit(new, content, seen):
-                    return new
-            await self.model(model_id)
+                if created := await self.store.submissions.submit(new, content, seen):
+                    return new, created
+            await self.model(posted.model)
         raise ModelNotFound
 
     @asynccontextmanager
     async def _withdrawn_in_doubt(self, new: NewTask, *, seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
-        """A task that may be there though its client hears otherwise would run for nobody."""
+        """A task that may be there though its client hears otherwise would run for nobody. One that its client may post
+        again stays: it may have been posted before.
+        """
         try:
             yield
         except Unavailable:
+            if new.fingerprint:
+                raise
             withdrawing = asyncio.create_task(self._withdraw(new), name=f"withdraw {new.uid}")
             self._withdrawals.add(withdrawing)
             withdrawing.add_done_callback(self._withdrawals.discard)
@@ -178,6 +221,16 @@ class Dispatch:
             for task in tasks
         ]
 
+    async def status(self, uid: str) -> TaskStatus:
+        """With what it waits for and behind how many others, as far as that is known in time."""
+        [task] = await self.explained([await self.task(uid)])
+        if task.state is State.PENDING:
+            with suppress(Unavailable):
+                async with soon(EXPLAINED_SECONDS):
+                    [position] = await self.store.waiting.positions([task])
+                    task = task.model_copy(update={"position": position})
+        return TaskStatus.of(task)
+
     async def input(self, uid: str) -> Blob:
         """The posted zip, as long as the task may need it."""
         task = await self.task(uid)
@@ -226,14 +279,21 @@ class Dispatch:
         if task is None:
             raise TransitionRefused(f"The task can't be claimed: {outcome}")
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
-        return Claim(task=task, model=await self.model(task.model_human_readable_id), lease_seconds=self.lease_seconds)
+        model, _ = await asyncio.gather(self._model_for(task), self.store.waiting.leave(task))
+        return Claim(task=task, model=model, lease_seconds=self.lease_seconds)
 
     async def stage(self, uid: str) -> Staged:
         """A pending task for an agent that has its message and would run it next. It claims it when it does."""
         task = await self.task(uid)
         if not await self.store.tasks.hold(uid, seconds=STAGED_SECONDS):
             raise TransitionRefused
-        return Staged(task=task, model=await self.model(task.model_human_readable_id))
+        return Staged(task=task, model=await self._model_for(task))
+
+    async def _model_for(self, task: Task) -> Model:
+        """Within the time that the task's client gives it."""
+        model = await self.model(task.model_human_readable_id)
+        longest = min(model.timeout_seconds, task.options.timeout_seconds or model.timeout_seconds)
+        return model if longest == model.timeout_seconds else model.model_copy(update={"timeout_seconds": longest})
 
     async def renew(self, uid: str, attempt: int, *, noted: Noted = NOTHING) -> None:
         """TransitionRefused: the attempt has lost the task, its container must go."""
@@ -293,6 +353,7 @@ class Dispatch:
         if not await self.store.tasks.release(uid, attempt):
             raise TransitionRefused
         log.info("task.released", task=uid, attempt=attempt)
+        await self.store.waiting.enter([task])
         await self.ring(uid, queue=self.broker.settings.queue_for(task.need))
         return await self.task(uid)
 
@@ -307,6 +368,25 @@ class Dispatch:
         if task.failure is None or task.failure.reason is not Reason.CANCELLED:
             raise TransitionRefused("The task has ended")
         return task
+
+    async def expire_waiting(self, task: Task) -> bool:
+        """A task has waited for longer than its client wanted. False: it runs, or has ended."""
+        failure = Failure(reason=Reason.EXPIRED, message="No agent took the task in the time that it was given")
+        transition = partial(self.store.tasks.cancel, task.uid, failure, if_pending=True)
+        return await self._end(task, transition, Failed.FAILED) is Failed.FAILED
+
+    async def retry(self, uid: str) -> None:
+        """failed → pending, with the input that it had and all its tries. Twice is as once."""
+        task = await self.task(uid)
+        match await self.store.tasks.retry(uid):
+            case Retried.STALE:
+                raise TransitionRefused(f"Only a task that failed can be tried again; this one is {task.state}")
+            case Retried.GONE:
+                raise InputGone
+        if task.state is State.FAILED:
+            log.info("task.retried", task=uid, attempts=task.attempt)
+            await self.store.waiting.enter([await self.task(uid)])
+            await self.ring(uid, queue=self.broker.settings.queue_for(task.need))
 
     async def set_status(self, uid: str, state: State) -> Task:
         """A consumer of version 1 says how far it is. It names no attempt and holds no lease."""
@@ -339,6 +419,7 @@ class Dispatch:
         for blob in (removed.input, removed.output):
             if blob:
                 await self._remove(blob)
+        await self.store.waiting.leave(removed)
         log.info("task.deleted", task=uid, state=task.state)
         return task
 
@@ -347,12 +428,20 @@ class Dispatch:
         model = await self.store.models.get(task.model_human_readable_id)
         return self.keep.of(model) if model else self.keep
 
-    async def drop_output(self, task: Task) -> None:
-        """The output was kept for long enough: the task stays finished, and says that there is none."""
-        if task.output:
-            await self.store.blobs.loosen([task.output])
-            await self.store.tasks.drop_output(task.uid)
-            await self._remove(task.output)
+    async def drop(self, task: Task, which: Literal["input", "output"]) -> bool:
+        """The zip was kept for long enough: the task stays, and says that there is none. False: it is needed again."""
+        blob = task.input if which == "input" else task.output
+        if blob is None:
+            return False
+        await self.store.blobs.loosen([blob])
+        dropped = await self.store.tasks.drop(task.uid, which)
+        if dropped:
+            await self._remove(blob)
+        return dropped
+
+    async def needs(self) -> set[Need]:
+        """What tasks may ask of agents: those of any agent, and of the models that there are."""
+        return {ANY, *(model.need for model in await self.store.models.all())}
 
     async def model(self, human_readable_id: str) -> Model:
         model = await self.store.models.get(human_readable_id)
@@ -386,8 +475,8 @@ class Dispatch:
     async def heard(self, report: AgentReport) -> Wanted:
         """An agent says who it is, and learns for which needs there are models."""
         await self.store.agents.note(report)
-        needs = {model.need for model in await self.store.models.all()}
-        return Wanted(needs=tuple(sorted((need for need in needs if need.name), key=lambda need: need.name)))
+        needs = sorted((need for need in await self.needs() if need.name), key=lambda need: need.name)
+        return Wanted(needs=tuple(needs))
 
     @asynccontextmanager
     async def _incoming(self, owner: str, announced: Announced) -> AsyncIterator[Upload]:
@@ -424,15 +513,17 @@ class Dispatch:
         return outcome
 
     async def _end(self, task: Task, transition: Callable[[], Awaitable[End]], end: End) -> End:
-        """A transition that may end the task. If it does, the input has served, and the end is announced. If not, or if
-        that isn't known, the sweep asks the task whether the input is its own still.
+        """A transition that may end the task. If it finishes it, the input has served; if that isn't known, the sweep
+        asks the task whether the input is its own still. The end is announced.
         """
-        inputs = [task.input] if task.input else []
+        inputs: list[Blob] = [task.input] if task.input and end is Ended.DONE else []
         await self.store.blobs.loosen(inputs)
         outcome = await transition()
         if outcome is end:
             for blob in inputs:
                 await self._remove(blob)
+            if task.state is State.PENDING:
+                await self.store.waiting.leave(task)
             if await self.announce(task.uid):
                 keep = await self.retention(task)
                 await self.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(0))

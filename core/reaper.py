@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from core.contract.errors import StoreFull, TaskNotFound, Unavailable
-from core.contract.task import State
+from core.contract.task import State, Task
 from core.dispatch import Dispatch
 from core.metrics import repaired
 from core.store.tasks import LEASE_MARGIN_SECONDS, WITHOUT_LEASE_SECONDS, Look, Turn
@@ -68,6 +68,7 @@ async def sweep(dispatch: Dispatch, watch: Watch) -> None:
         else:
             await dispatch.store.blobs.remove(loose.id)
             repaired("zip without owner", blob=loose.id, owner=loose.owner)
+    await dispatch.store.waiting.mend(dispatch.needs)
     if taken_back := await dispatch.store.room.take_back():
         log.info("room.taken_back", uploads=taken_back)
 
@@ -84,7 +85,8 @@ async def _look_at(dispatch: Dispatch, watch: Watch, uids: Sequence[str]) -> Non
                 if await tasks.forget_missing(uid):
                     repaired("entry without task", task=uid)
             elif look.task.state is State.PENDING:
-                waiting.append(look)
+                if not await _expired(dispatch, look.task):
+                    waiting.append(look)
             elif look.task.state is State.RUNNING:
                 if await _look_at_running(dispatch, look):
                     expired.append(uid)
@@ -93,9 +95,20 @@ async def _look_at(dispatch: Dispatch, watch: Watch, uids: Sequence[str]) -> Non
         except (KeyError, ValueError) as error:
             log.error("task.unreadable", task=uid, error=repr(error))
             await tasks.look_again(uid, after_seconds=UNREADABLE_SECONDS)
-    await tasks.look_at(await watch.ring_if_silent(waiting))
+    await dispatch.store.waiting.enter(look.task for look in waiting)
+    again = await watch.ring_if_silent(waiting)
+    expiries = {look.task.uid: look.task.expires.timestamp() for look in waiting if look.task.expires}
+    await tasks.look_at(again | {uid: min(again[uid], at) for uid, at in expiries.items()})
     if expired:
         await _look_at(dispatch, watch, expired)  # to ring them, or tell their end
+
+
+async def _expired(dispatch: Dispatch, task: Task) -> bool:
+    """It has waited for longer than its client wanted it to."""
+    if task.expires is None or task.expires > datetime.now(UTC) or not await dispatch.expire_waiting(task):
+        return False
+    repaired("waited too long", task=task.uid)
+    return True
 
 
 async def _look_at_running(dispatch: Dispatch, look: Look) -> bool:
@@ -122,9 +135,10 @@ async def _look_at_ended(dispatch: Dispatch, watch: Watch, look: Look) -> None:
             await dispatch.delete(task.uid)
             repaired("task expired", task=task.uid)
         return
-    if task.output and keep.is_output_due(age_seconds):
-        await dispatch.drop_output(task)
+    if task.output and keep.is_output_due(age_seconds) and await dispatch.drop(task, "output"):
         repaired("output expired", task=task.uid)
+    if task.input and keep.is_input_due(age_seconds) and await dispatch.drop(task, "input"):
+        repaired("input expired", task=task.uid)
     is_announced = look.is_announced or await watch.announce(task.uid)
     after_seconds = keep.next_seconds(age_seconds) if is_announced else ANNOUNCE_SECONDS
     await dispatch.store.tasks.look_again(task.uid, after_seconds=after_seconds)

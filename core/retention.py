@@ -10,8 +10,11 @@ HOUR_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True)
 class Retention:
-    """How long after a task's end its output is kept, and how long the task itself, and whatever is left of it."""
+    """How long after a task's end its output is kept, or, if it failed, its input, and how long the task itself, and
+    whatever is left of it.
+    """
 
+    inputs_hours: float
     outputs_hours: float
     tasks_hours: float
 
@@ -19,8 +22,13 @@ class Retention:
         """The model's own, where its operator set one."""
         outputs, tasks = model.keep_outputs_hours, model.keep_tasks_hours
         return Retention(
-            self.outputs_hours if outputs is None else outputs, self.tasks_hours if tasks is None else tasks
+            self.inputs_hours,
+            self.outputs_hours if outputs is None else outputs,
+            self.tasks_hours if tasks is None else tasks,
         )
+
+    def is_input_due(self, age_seconds: float) -> bool:
+        return age_seconds >= self.inputs_hours * HOUR_SECONDS
 
     def is_output_due(self, age_seconds: float) -> bool:
         return age_seconds >= self.outputs_hours * HOUR_SECONDS
@@ -30,5 +38,6 @@ class Retention:
 
     def next_seconds(self, age_seconds: float) -> float:
         """Until something of a task that ended so long ago is due."""
-        hours = self.tasks_hours if self.is_output_due(age_seconds) else min(self.outputs_hours, self.tasks_hours)
-        return max(hours * HOUR_SECONDS - age_seconds, 0)
+        all_hours = (self.inputs_hours, self.outputs_hours, self.tasks_hours)
+        left = [hours * HOUR_SECONDS - age_seconds for hours in all_hours]
+        return min((seconds for seconds in left if seconds > 0), default=0.0)

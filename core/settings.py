@@ -34,6 +34,8 @@ class Settings(BrokerSettings, CoreToken):
     verify_zip_mb: int = Field(default=64, ge=0)
     """Up to this unzipped size the content's checksums are verified before the answer; larger ones by the agent."""
 
+    keep_inputs_hours: float = Field(default=24.0, ge=0, allow_inf_nan=False)
+    """Of a task that failed, so that it can be tried again."""
     keep_outputs_hours: float = Field(default=7 * 24.0, ge=0, allow_inf_nan=False)
     keep_tasks_hours: float = Field(default=30 * 24.0, ge=0, allow_inf_nan=False)
     """After a task's end. A model may have its own."""
@@ -51,7 +53,11 @@ class Settings(BrokerSettings, CoreToken):
 
     @property
     def keep(self) -> Retention:
-        return Retention(outputs_hours=self.keep_outputs_hours, tasks_hours=self.keep_tasks_hours)
+        return Retention(
+            inputs_hours=self.keep_inputs_hours,
+            outputs_hours=self.keep_outputs_hours,
+            tasks_hours=self.keep_tasks_hours,
+        )
 
     @property
     def zip_limits(self) -> ZipLimits:

@@ -1,7 +1,8 @@
 """The public API: version 1's, and nothing that isn't on this list."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Final
 
@@ -66,7 +67,12 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         if "container_tag" in call.args:
             return await post_model(call)  # how version 1's documentation registers a model
         model = call.args.get("model_human_readable_id") or call.args.get("human_readable_id")
-        await relay_upload(call, "/api/tasks/", call.args, model=model)
+        await relay_upload(call, "/api/tasks/", call.parameters, model=model)
+
+    @app.direct("PUT", "/api/tasks/<uid>", problems=True)
+    async def put_task(call: Call, uid: str) -> None:
+        model = call.args.get("model_human_readable_id")
+        await relay_upload(call, f"/api/tasks/{_known_form(uid)}", call.parameters, model=model)
 
     @app.direct("GET", "/api/tasks/<uid>")
     async def get_task(call: Call, uid: str) -> None:
@@ -81,6 +87,23 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         else:
             await call.answer(outcome.status, outcome.body.encode())
 
+    @app.direct("GET", "/api/tasks/<uid>/status", problems=True)
+    async def status(call: Call, uid: str) -> None:
+        """Whoever waits waits here, and not at core."""
+        path = f"/api/tasks/{_known_form(uid)}/status"
+        if call.wait_seconds:
+            with suppress(Unoffered):
+                await ask(call, uid)
+        await relay(call, core, "GET", path)
+
+    @app.direct("POST", "/api/tasks/<uid>/cancel", problems=True)
+    async def cancel(call: Call, uid: str) -> None:
+        await relay(call, core, "POST", f"/api/tasks/{_known_form(uid)}/cancel")
+
+    @app.direct("POST", "/api/tasks/<uid>/retry", problems=True)
+    async def retry(call: Call, uid: str) -> None:
+        await relay(call, core, "POST", f"/api/tasks/{_known_form(uid)}/retry")
+
     @app.direct("DELETE", "/api/tasks/<uid>")
     async def delete_task(call: Call, uid: str) -> None:
         await relay(call, core, "DELETE", f"/api/tasks/{_known_form(uid)}")
@@ -93,7 +116,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     async def post_model(call: Call) -> None:
         if not allow_public_post_model:
             raise Forbidden("Registering models is the operator's here")
-        params = {name: value for name, value in call.args.items() if name in PUBLIC_MODEL_PARAMETERS}
+        params = [(name, value) for name, value in call.args.items() if name in PUBLIC_MODEL_PARAMETERS]
         await relay_upload(call, "/api/models/", params, model=None)
 
     async def ask(call: Call, uid: str) -> Outcome:
@@ -109,14 +132,14 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
             raise Unavailable
         return outcome
 
-    async def relay_upload(call: Call, path: str, params: Mapping[str, str], *, model: str | None) -> None:
+    async def relay_upload(call: Call, path: str, params: Sequence[tuple[str, str]], *, model: str | None) -> None:
         """A small body goes at once; before a large one core is asked."""
         size = call.content_length
         if size is not None and size <= SMALL_BYTES:
-            return await relay(call, core, "POST", path, params=params)
+            return await relay(call, core, call.method, path, params=params)
         with own_token():
             admission = await core.admit(model=model, size=size)
-        await relay(call, core, "POST", path, params=params, admission=admission)
+        await relay(call, core, call.method, path, params=params, admission=admission)
 
     return app
 

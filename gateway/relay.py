@@ -1,7 +1,7 @@
 """One call on to core and its answer back, streamed both ways; nothing is held but a piece on its way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
@@ -25,7 +25,7 @@ ANSWER_SECONDS: Final = 15.0
 HELD_BYTES: Final = 2**16
 """Bodies up to this size are held, and passed on at once."""
 
-PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept")
+PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept", "idempotency-key")
 PASSED_BACK: Final = frozenset(
     {
         "accept-ranges",
@@ -46,7 +46,7 @@ async def relay(
     method: str,
     path: str,
     *,
-    params: Mapping[str, str] | None = None,
+    params: Sequence[tuple[str, str]] = (),
     admission: Admission | None = None,
 ) -> None:
     """The call as `method path` of core. The admission bounds a body whose length isn't known."""

@@ -59,6 +59,10 @@ class ModelHasNoZip(ContractError):
     detail = "The model has no zip"
 
 
+class TaskExists(ContractError):
+    detail = "Something else was posted under this uid or Idempotency-Key: choose another one"
+
+
 class TaskNotFinished(ContractError):
     detail = {"detail": "Job status is 'pending' or 'running'"}
 

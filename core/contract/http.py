@@ -17,6 +17,7 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ModelExists: HTTPStatus.CONFLICT,
+    errors.TaskExists: HTTPStatus.CONFLICT,
     errors.ModelHasNoZip: HTTPStatus.NOT_FOUND,
     errors.InputGone: HTTPStatus.GONE,
     errors.TransitionRefused: HTTPStatus.CONFLICT,

@@ -10,7 +10,7 @@ from core.contract.errors import InvalidParameters
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
-def parse(kind: type[Parameters], values: Mapping[str, str]) -> Parameters:
+def parse(kind: type[Parameters], values: Mapping[str, object]) -> Parameters:
     """Unknown parameters are ignored. Raises InvalidParameters naming each that is missing or wrong."""
     try:
         return kind.model_validate(dict(values))

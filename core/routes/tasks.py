@@ -15,6 +15,7 @@ from core.dispatch import Dispatch
 from core.routes.downloads import answer_zip
 from core.routes.models import register_model
 from core.routes.parameters import parse
+from core.routes.status import posted_once
 from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import App, json_response
 
@@ -43,6 +44,25 @@ class StatusChange(BaseModel):
 class Page(BaseModel):
     offset: int = Field(default=0, ge=0)
     limit: int = Field(default=1000, ge=1, le=10_000)
+    state: State | None = None
+    model: str | None = None
+    label: str | None = None
+    """key=value"""
+    search: str | None = None
+    """How the uid begins."""
+
+    @property
+    def filters(self) -> bool:
+        return any((self.state, self.model, self.label, self.search))
+
+    def is_wanted(self, task: Task) -> bool:
+        labels = {f"{name}={value}" for name, value in task.options.label.items()}
+        return (
+            self.state in (None, task.state)
+            and self.model in (None, task.model_human_readable_id)
+            and (self.label is None or self.label in labels)
+            and task.uid.startswith(self.search or "")
+        )
 
 
 def add_routes(app: App, dispatch: Dispatch) -> None:
@@ -59,14 +79,16 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
             raise InvalidParameters([*wrong.detail, *no_zip]) from None
         if zip is None:
             raise InvalidParameters(no_zip)
-        uid = await dispatch.submit(model, zip, announced(call))
-        await call.answer(200, json.dumps(uid).encode())
+        posted = posted_once(call, model)
+        await dispatch.submit(posted, zip, announced(call))
+        await call.answer(200, json.dumps(posted.uid).encode())
 
     @app.get("/api/tasks/")
     async def list_tasks() -> Response:
         """The newest first."""
-        wanted = parse(Page, request.args)
-        tasks = await dispatch.store.tasks.page(offset=wanted.offset, limit=wanted.limit)
+        page = parse(Page, request.args)
+        wanted = page.is_wanted if page.filters else None
+        tasks = await dispatch.store.tasks.page(offset=page.offset, limit=page.limit, wanted=wanted)
         return json_response(TypeAdapter(list[Task]).dump_json(await dispatch.explained(tasks)).decode())
 
     @app.put("/api/tasks/")
@@ -83,10 +105,6 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     @app.delete("/api/tasks/<uid>")
     async def delete(uid: str) -> Response:
         return json_response((await dispatch.delete(uid)).model_dump_json())
-
-    @app.post("/api/tasks/<uid>/cancel")
-    async def cancel(uid: str) -> Response:
-        return json_response((await dispatch.cancel(uid)).model_dump_json())
 
     @app.direct("GET", "/api/tasks/inputs/<uid>")
     async def input_zip(call: Call, uid: str) -> None:

@@ -12,6 +12,7 @@ from core.store.pulse import Pulse
 from core.store.room import Room
 from core.store.submissions import Submissions
 from core.store.tasks import Tasks
+from core.store.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Store:
     """Everything that outlives a process. Each method raises Unavailable when Redis doesn't answer in time."""
 
     tasks: Tasks
+    waiting: Waiting
     models: Models
     agents: Agents
     blobs: Blobs
@@ -38,6 +40,7 @@ async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store
             room = Room(connection, reserve_percent)
             yield Store(
                 Tasks(connection),
+                Waiting(connection),
                 Models(connection),
                 Agents(connection),
                 Blobs(connection),

@@ -97,6 +97,10 @@ class Connection:
         """A small write of bookkeeping that must succeed when the memory is full, because it precedes what frees it."""
         return await self.call("EVAL", _NOTE, 1, key, command, *args, kept=kept)
 
+    async def note_all(self, commands: Iterable[tuple[str, str, *tuple[Part, ...]]]) -> None:
+        """As `note`, for one trip to each server."""
+        await self.call_all(("EVAL", _NOTE, 1, key, command, *args) for command, key, *args in commands)
+
     async def call_all(self, commands: Iterable[Command]) -> list[Any]:
         """Their answers in order, for one trip to each server. Not atomic, so that the keys may lie anywhere."""
         with translated():

@@ -57,6 +57,13 @@ def kept_beside(key: str | bytes) -> bytes:
     return b"kept:{%b}" % (tag[1] if tag else name)
 
 
+def waiting(priority: str, need: str) -> str:
+    """Sorted set: uid of each task that waits for agents which meet that need → epoch second since when. A task leaves
+    when it is claimed or ends; what a crash left is taken out by the sweep when it comes to the head.
+    """
+    return f"waiting:{priority}:{need}"
+
+
 def task(uid: str) -> str:
     """Hash: the task's fields as the scripts know them. Leaves when it is deleted, or was kept for long enough."""
     return f"task:{{{uid}}}"

@@ -40,6 +40,8 @@ class Pulse:
 
     def __init__(self, connection: Connection, reserve_percent: float) -> None:
         self.missing: str | None = "has not answered yet"
+        self.memory: Memory | None = None
+        """As it was a moment ago."""
         self._is_away = True
         self._redis = connection
         self._reserve_percent = reserve_percent
@@ -99,6 +101,7 @@ class Pulse:
         metrics.STORE_UP.set(0)
 
     def _note_memory(self, memory: Memory) -> None:
+        self.memory = memory
         metrics.STORE_USED.set(memory.used)
         metrics.STORE_LIMIT.set(memory.limit)
         metrics.STORE_RESERVE.set(memory.limit * self._reserve_percent / 100)

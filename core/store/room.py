@@ -124,13 +124,14 @@ class Room:
         if self._redis.is_spread:
             memory = await self._memory()
             args += [memory.used, memory.limit]
-        self.judge(await self._admit(keys=[keys.INCOMING], args=args))
+        answer = await self._admit(keys=[keys.INCOMING], args=args)
+        if answer != 1:
+            raise self.refusal(answer)
 
-    def judge(self, answer: int) -> None:
-        """Of a script that asked whether there is room."""
-        if answer <= 0:
-            metrics.UPLOADS_REFUSED.inc()
-            raise StoreFull if answer == 0 else TooLarge("The zip is larger than all the memory that there is for zips")
+    def refusal(self, answer: int) -> ContractError:
+        """Of a script that asked whether there is room: there was none."""
+        metrics.UPLOADS_REFUSED.inc()
+        return StoreFull() if answer == 0 else TooLarge("The zip is larger than all the memory that there is for zips")
 
     async def _memory(self) -> Memory:
         answers = await self._redis.everywhere(("INFO", "memory"))

@@ -2,11 +2,11 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import structlog
 
@@ -15,10 +15,12 @@ from core.contract.errors import ContractError, Unavailable
 from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.needs import ANY, Need
+from core.contract.options import PLAIN, Options
 from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
 from core.gathering import Gathering
 from core.store import keys
 from core.store.connection import Connection, script
+from core.store.waiting import waiting_key
 
 log = structlog.get_logger()
 
@@ -33,6 +35,8 @@ NOTED_AT_ONCE: Final = 200
 LEASE_MARGIN_SECONDS: Final = 0.5
 WITHOUT_LEASE_SECONDS: Final = 60.0
 FORWARD_AT_ONCE: Final = 1000
+SEARCHED: Final = 20_000
+SEARCHED_AT_ONCE: Final = 500
 
 NOTHING: Final = Noted()
 LOST: Final = Failure(reason=Reason.AGENT_LOST, message="The agent that ran the task was lost")
@@ -47,6 +51,21 @@ class Claimed(StrEnum):
     WAITING = "waiting"
     """It needs what this agent doesn't have, and those who do are rung elsewhere."""
     GONE = "gone"
+
+
+class Created(StrEnum):
+    CREATED = "created"
+    SAME = "same"
+    """It was posted before."""
+    OTHER = "other"
+    """Something else was posted under its uid."""
+
+
+class Retried(StrEnum):
+    PENDING = "pending"
+    GONE = "gone"
+    """Its input was not kept."""
+    STALE = "stale"
 
 
 class Turn(StrEnum):
@@ -83,10 +102,21 @@ class NewTask:
     input: Blob
     need: Need
     max_attempts: int
+    options: Options = PLAIN
+    fingerprint: str = ""
+    """Of what was posted under a uid that its client chose; else empty."""
 
     @classmethod
-    def of(cls, model: Model, uid: str, input: Blob) -> Self:
-        return cls(uid, model.human_readable_id, input, need=model.need, max_attempts=model.max_attempts)
+    def of(cls, model: Model, uid: str, input: Blob, options: Options = PLAIN, fingerprint: str = "") -> Self:
+        return cls(
+            uid,
+            model.human_readable_id,
+            input,
+            need=model.need,
+            max_attempts=model.max_attempts,
+            options=options,
+            fingerprint=fingerprint,
+        )
 
 
 @dataclass(frozen=True)
@@ -126,29 +156,34 @@ class Tasks:
         self._ring = script(connection, "ring")
         self._rung = Gathering(self._ring.each, at_once=NOTED_AT_ONCE)
         self._announce = script(connection, "announce")
-        self._drop_output = script(connection, "drop_output", kept=True)
+        self._drop = script(connection, "drop", kept=True)
         self._claim = script(connection, "claim", kept=True)
         self._renew = script(connection, "renew")
         self._finish = script(connection, "finish", kept=True)
         self._fail = script(connection, "fail", kept=True)
         self._release = script(connection, "release", kept=True)
         self._start_without_lease = script(connection, "start_without_lease", kept=True)
+        self._retry = script(connection, "retry", kept=True)
         self._cancel = script(connection, "cancel", kept=True)
         self._remove = script(connection, "remove", kept=True)
         self._turn = script(connection, "turn")
         self._bring_forward = script(connection, "bring_forward")
 
-    async def create(self, new: NewTask) -> None:
+    async def create(self, new: NewTask) -> Created:
         """Commits the task; sent twice it commits once. The indexes come first: a crash leaves an entry without a task,
         never the reverse.
         """
         now = time.time()
-        await self._redis.note("ZADD", keys.DUE, now + FIRST_LOOK_SECONDS, new.uid, kept=True)
-        await self._redis.note("ZADD", keys.TASKS, now, new.uid, kept=True)
-        await self._create(keys=[keys.task(new.uid)], args=fields_of(new))
+        await self._redis.note("ZADD", keys.DUE, "NX", now + FIRST_LOOK_SECONDS, new.uid, kept=True)
+        await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
+        args: list[str | bytes | float] = [new.fingerprint, new.input.id, *fields_of(new)]
+        created = Created((await self._create(keys=[keys.task(new.uid)], args=args)).decode())
+        if created is Created.CREATED:
+            await self._redis.note("ZADD", waiting_key(new.options.priority, new.need), "NX", now, new.uid)
         if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's
             await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
             await self._redis.note("ZADD", keys.DUE, "NX", now, new.uid, kept=True)
+        return created
 
     async def get(self, uid: str) -> Task | None:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
@@ -163,8 +198,19 @@ class Tasks:
         """The uid of each task that ends or is deleted, from now on; as `Connection.heard`."""
         return self._redis.heard(keys.ENDED)
 
-    async def page(self, *, offset: int, limit: int) -> list[Task]:
-        """Newest first."""
+    async def page(self, *, offset: int, limit: int, wanted: Callable[[Task], bool] | None = None) -> list[Task]:
+        """Newest first. Those that are wanted are looked for among the newest SEARCHED."""
+        if wanted is None:
+            return await self._some(offset, limit)
+        found: list[Task] = []
+        for start in range(0, SEARCHED, SEARCHED_AT_ONCE):
+            tasks = await self._some(start, SEARCHED_AT_ONCE)
+            found += filter(wanted, tasks)
+            if len(found) >= offset + limit or not tasks:
+                break
+        return found[offset : offset + limit]
+
+    async def _some(self, offset: int, limit: int) -> list[Task]:
         uids = await self._redis.call("ZREVRANGE", keys.TASKS, offset, offset + limit - 1)
         records = await self._redis.call_all(("HGETALL", keys.task(uid.decode())) for uid in uids)
         return [_task(fields) for fields in records if fields]
@@ -181,9 +227,14 @@ class Tasks:
         """Notes that the broker has confirmed the message of a task's end."""
         await self._announce(keys=[keys.task(uid)])
 
-    async def drop_output(self, uid: str) -> None:
-        """The task no longer names its output, which is the caller's to remove."""
-        await self._drop_output(keys=[keys.task(uid)])
+    async def drop(self, uid: str, which: Literal["input", "output"]) -> bool:
+        """The task no longer names its input or output, which is the caller's to remove. False: it needs the input."""
+        return bool(await self._drop(keys=[keys.task(uid)], args=[which]))
+
+    async def retry(self, uid: str) -> Retried:
+        """failed → pending, with all tries anew."""
+        await self._look_within(uid, FIRST_LOOK_SECONDS)
+        return Retried((await self._retry(keys=[keys.task(uid)])).decode())
 
     async def claim(
         self,
@@ -232,10 +283,11 @@ class Tasks:
         await self._look_within(uid, WITHOUT_LEASE_SECONDS)
         return bool(await self._start_without_lease(keys=[keys.task(uid)], args=[codec.pack(Runner())]))
 
-    async def cancel(self, uid: str, failure: Failure) -> Failed:
+    async def cancel(self, uid: str, failure: Failure, *, if_pending: bool = False) -> Failed:
         """pending or running → failed, whoever holds it."""
         await self._look_within(uid, FIRST_LOOK_SECONDS)
-        return Failed((await self._cancel(keys=[keys.task(uid)], args=[codec.pack(failure)])).decode())
+        args: list[str | bytes | int] = [codec.pack(failure), int(if_pending)]
+        return Failed((await self._cancel(keys=[keys.task(uid)], args=args)).decode())
 
     async def remove(self, uid: str, *, output: Blob | None) -> Task | None:
         """The task as it was. Its indexes go with it. Raises OutputChanged, and nothing is done, when it has another
@@ -340,6 +392,8 @@ def fields_of(new: NewTask) -> list[str | bytes | float]:
     fields: list[str | bytes | float] = ["uid", new.uid, "model", new.model_human_readable_id]
     fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
     fields += ["needs", "gpu"] if new.need.gpu_count else []
+    fields += ["fingerprint", new.fingerprint, "posted", new.input.id] if new.fingerprint else []
+    fields += ["options", codec.pack(new.options)] if new.options != PLAIN else []
     return fields + (["need", new.need.name] if new.need.name else [])
 
 
@@ -401,6 +455,8 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
         attempts=_attempts(fields),
         failure=codec.unpack(Failure, fields[b"failure"]) if b"failure" in fields else None,
         need=_need(fields),
+        options=codec.unpack(Options, fields[b"options"]) if b"options" in fields else PLAIN,
+        datetime_queued=_time(fields[b"queued"]) if b"queued" in fields else None,
     )
 
 

@@ -18,7 +18,7 @@ from tests.integration.making import PAIR
 
 LEASE_SECONDS = 5.0
 RESERVE_PERCENT = 25
-KEEP = Retention(outputs_hours=1, tasks_hours=2)
+KEEP = Retention(inputs_hours=0.5, outputs_hours=1, tasks_hours=2)
 LIMITS = ZipLimits(max_total_bytes=2**30, max_ratio=200, max_entries=1000, verify_bytes=2**26)
 
 

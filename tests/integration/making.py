@@ -1,12 +1,15 @@
 """Tasks in the states that a test needs, made through the store as the product makes them."""
 
 import secrets
+from collections.abc import AsyncIterable
 from typing import Any, cast
 
 from core.contract.model import ModelSpec
 from core.contract.needs import ANY, Need
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
+from core.dispatch import Dispatch, Posted
 from core.store import Store
+from core.store.room import Announced
 from core.store.tasks import Claimed, NewTask
 
 MODEL = ModelSpec(human_readable_id="copy", container_tag="copy:1", use_gpu=False)
@@ -26,6 +29,13 @@ async def stored_blob(store: Store, owner: str, content: bytes = b"PK") -> Blob:
         async with upload.offered():
             pass
     return blob
+
+
+async def submitted(dispatch: Dispatch, model: str, zip: AsyncIterable[bytes], announced: Announced) -> str:
+    """The uid of a new task, which its client can't post again."""
+    posted = Posted.once(model)
+    assert await dispatch.submit(posted, zip, announced)
+    return posted.uid
 
 
 async def pending(store: Store, *, need: Need = ANY, max_attempts: int = 3) -> str:

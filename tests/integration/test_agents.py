@@ -18,7 +18,7 @@ from core.store import keys
 from core.store.agents import FORGOTTEN_AFTER
 from core.store.room import Announced
 from core.watch import Watch
-from tests.integration.making import GPU, GPU_MODEL, MODEL, PAIR
+from tests.integration.making import GPU, GPU_MODEL, MODEL, PAIR, submitted
 from tests.zips import zip_of
 
 SMALL = AgentReport(name="small", gpus=(Gpu(uuid="GPU-1", memory_mb=24_576),), slots=1)
@@ -34,7 +34,7 @@ async def _submit(dispatch: Dispatch, spec: ModelSpec = GPU_MODEL, need: Need = 
     if not await dispatch.store.models.get(spec.human_readable_id):
         limits = Limits(gpu_count=max(1, need.gpu_count), gpu_memory_mb=need.gpu_memory_mb)
         await dispatch.add_model(spec, limits, None, Announced())
-    return await dispatch.submit(spec.human_readable_id, _zip(), Announced())
+    return await submitted(dispatch, spec.human_readable_id, _zip(), Announced())
 
 
 async def _claim(dispatch: Dispatch, uid: str, serves: Need) -> int:

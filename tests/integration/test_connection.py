@@ -19,7 +19,7 @@ from core.store import Store, open_store
 from core.store.connection import translated
 from core.store.room import Announced
 from demo.stack import Stack
-from tests.integration.making import MODEL
+from tests.integration.making import MODEL, submitted
 from tests.proxy import Proxies
 from tests.zips import zip_of
 
@@ -97,7 +97,7 @@ def silent() -> Iterator[int]:
 async def test_while_nobody_says_who_is_primary(dispatch: Dispatch, silent: int, url: str) -> None:
     """Calls are refused, the sweep is postponed, and a task that was read is shown."""
     await dispatch.add_model(MODEL, Limits(), None, Announced())
-    uid = await dispatch.submit(MODEL.human_readable_id, _zip(), Announced())
+    uid = await submitted(dispatch, MODEL.human_readable_id, _zip(), Announced())
     async with open_store(url.format(silent), reserve_percent=0) as store:
         without = replace(dispatch, store=store)
         with pytest.raises(Unavailable):

@@ -41,6 +41,7 @@ from tests.integration.making import (
     keys_of,
     limit_memory,
     stored_blob,
+    submitted,
 )
 from tests.zips import zip_of
 
@@ -60,7 +61,7 @@ AT_ONCE = Announced(size=len(ZIP))
 async def _submit(dispatch: Dispatch, model: ModelSpec = MODEL, announced: Announced = AT_ONCE) -> str:
     if not await dispatch.store.models.get(model.human_readable_id):
         await dispatch.add_model(model, Limits(), None, Announced())
-    return await dispatch.submit(model.human_readable_id, _pieces(), announced)
+    return await submitted(dispatch, model.human_readable_id, _pieces(), announced)
 
 
 def _submissions(store: Store) -> Submissions:
@@ -123,9 +124,9 @@ async def test_a_refused_submission_leaves_nothing(dispatch: Dispatch) -> None:
     """No key, no message."""
     await dispatch.add_model(MODEL, Limits(), None, Announced())
     with pytest.raises(InvalidZip):
-        await dispatch.submit(MODEL.human_readable_id, _pieces(b"no zip"), Announced())
+        await submitted(dispatch, MODEL.human_readable_id, _pieces(b"no zip"), Announced())
     with pytest.raises(ModelNotFound):
-        await dispatch.submit("unknown", _pieces(), Announced())
+        await submitted(dispatch, "unknown", _pieces(), Announced())
     assert await _keys(dispatch.store) == set()
     assert await _rung(dispatch.broker) == []
 
@@ -217,7 +218,7 @@ async def test_zips_without_an_owner_are_swept_and_owned_ones_stay(dispatch: Dis
 
 
 async def test_a_models_fault_is_final_and_an_engines_is_not(dispatch: Dispatch) -> None:
-    """The first ends the task and its input; the second rings again, but not at once."""
+    """The first ends the task, which keeps its input for another try; the second rings again, but not at once."""
     uid = await _submit(dispatch)
     await _rung(dispatch.broker)
     assert (await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_ENGINE)).state is State.PENDING
@@ -228,7 +229,7 @@ async def test_a_models_fault_is_final_and_an_engines_is_not(dispatch: Dispatch)
     task = await dispatch.fail(uid, await _claim(dispatch, uid), FAULT_OF_MODEL)
     assert task.state is State.FAILED
     assert task.failure == FAULT_OF_MODEL
-    assert {key.split(":")[0] for key in await _keys(dispatch.store)} == {"due", "task", "tasks"}
+    assert task.can_retry
 
 
 async def test_a_gpu_task_waits_for_a_gpu(dispatch: Dispatch) -> None:
@@ -290,7 +291,7 @@ async def test_a_consumer_that_vanished_with_its_message(dispatch: Dispatch) -> 
     assert await _rung(dispatch.broker) == [uid]
 
 
-async def test_a_cancelled_task_leaves_its_input(dispatch: Dispatch) -> None:
+async def test_a_cancelled_task_can_be_tried_again(dispatch: Dispatch) -> None:
     """Its end is final and announced; cancelling it again changes nothing, and what has finished isn't cancelled."""
     pending, running, finished = [await _submit(dispatch) for _ in range(3)]
     attempt = await _claim(dispatch, running)
@@ -298,7 +299,7 @@ async def test_a_cancelled_task_leaves_its_input(dispatch: Dispatch) -> None:
     await _rung(dispatch.broker, dispatch.broker.settings.finished_job_queue)
     for uid in (pending, running, pending):
         task = await dispatch.cancel(uid)
-        assert (task.state, task.input) == (State.FAILED, None)
+        assert (task.state, task.can_retry) == (State.FAILED, True)
     with pytest.raises(TransitionRefused):
         await dispatch.renew(running, attempt)
     with pytest.raises(TransitionRefused):
@@ -525,11 +526,11 @@ async def test_a_small_zip_is_submitted_for_the_model_as_it_is(dispatch: Dispatc
     assert seen is not None
     other = seen.model.model_copy(update={"max_attempts": 7})
     await dispatch.store.connection.call("HSET", keys.MODELS, MODEL.human_readable_id, codec.pack(other))
-    uid = await dispatch.submit(MODEL.human_readable_id, _pieces(), AT_ONCE)
+    uid = await submitted(dispatch, MODEL.human_readable_id, _pieces(), AT_ONCE)
     assert await dispatch.store.connection.call("HGET", keys.task(uid), "max_attempts") == b"7"
     await dispatch.store.connection.call("HDEL", keys.MODELS, MODEL.human_readable_id)
     with pytest.raises(ModelNotFound):
-        await dispatch.submit(MODEL.human_readable_id, _pieces(), AT_ONCE)
+        await submitted(dispatch, MODEL.human_readable_id, _pieces(), AT_ONCE)
 
 
 async def test_ends_are_heard(dispatch: Dispatch) -> None:

@@ -31,7 +31,7 @@ from core.contract.task import TRANSITIONS, Attempt, Failure, Reason, Runner, St
 from core.dispatch import Dispatch
 from core.store import keys
 from core.store.room import Announced
-from tests.integration.making import CPU, GPU, keys_of
+from tests.integration.making import CPU, GPU, keys_of, submitted
 from tests.zips import zip_of
 
 # Fits into CI's time; its profile of hypothesis tries the same ones each time, a laptop's others.
@@ -48,6 +48,7 @@ RUNNING = "running"
 WELL = "ended well"
 DELIVER = "deliver"
 CANCEL = "cancel"
+RETRY = "retry"
 NOTED = Noted(image="i", gpus=("GPU-1",))
 Value = TypeVar("Value")
 
@@ -69,6 +70,7 @@ class Expected:
     failures: Counter[Reason] = field(default_factory=Counter)
     reason: Reason | None = None
     has_output: bool = False
+    was_retried: bool = False
 
     def may_be_claimed(self, runner: Runner, *, redelivered: bool) -> bool:
         is_abandoned = self.state is State.RUNNING and not self.has_lease and redelivered
@@ -124,7 +126,9 @@ class TasksInAnyOrder(RuleBasedStateMachine):
     @precondition(lambda self: len(self._expected) < TASKS_AT_ONCE)
     @rule(target=tasks, needs_gpu=st.sampled_from([False, False, True]), max_attempts=st.sampled_from(MAX_ATTEMPTS))
     def submit(self, needs_gpu: bool, max_attempts: int) -> str:
-        uid = self._do(self._dispatch.submit(_model(needs_gpu, max_attempts), _stream(INPUT), Announced(len(INPUT))))
+        uid = self._do(
+            submitted(self._dispatch, _model(needs_gpu, max_attempts), _stream(INPUT), Announced(len(INPUT)))
+        )
         self._expected[uid] = Expected(needs_gpu, max_attempts)
         return uid
 
@@ -188,13 +192,15 @@ class TasksInAnyOrder(RuleBasedStateMachine):
             if task.is_held_by(attempt):
                 task.fail(failure.reason)
 
-    @rule(uid=tasks, does=st.sampled_from([State.RUNNING, *State, DELIVER, CANCEL]))
+    @rule(uid=tasks, does=st.sampled_from([State.RUNNING, *State, DELIVER, CANCEL, RETRY]))
     def interfere(self, uid: str, does: State | str) -> None:
         """A consumer of version 1, which names no attempt, sets the status or delivers; an operator cancels."""
         if does == DELIVER:
             self._finish(uid, None, has_output=True)
         elif does == CANCEL:
             self._cancel(uid)
+        elif does == RETRY:
+            self._retry(uid)
         else:
             self._set_status(uid, State(does))
 
@@ -205,6 +211,16 @@ class TasksInAnyOrder(RuleBasedStateMachine):
         if not task.state.is_terminal:
             task.end(Reason.CANCELLED, State.FAILED)
             task.reason = Reason.CANCELLED
+
+    def _retry(self, uid: str) -> None:
+        """Of what was asked before, a second time changes nothing."""
+        task = self._expected[uid]
+        accepted = self._is_accepted(self._dispatch.retry(uid))
+        is_repeated = task.was_retried and not task.state.is_terminal
+        assert accepted == (task.state is State.FAILED or is_repeated)
+        if accepted and not is_repeated:
+            task.state, task.reason, task.was_retried = State.PENDING, None, True
+            task.failures.clear()
 
     def _set_status(self, uid: str, state: State) -> None:
         task = self._expected[uid]
@@ -287,13 +303,14 @@ def _check_change(before: Task, task: Task) -> None:
     """What holds whatever was done."""
     assert task.state in TRANSITIONS[before.state] | {before.state}
     assert task.attempt - before.attempt in (0, 1)
-    if before.state.is_terminal:
+    if before.state.is_terminal and task.state is before.state:
         # A consumer of version 1 may set the status first and post the output after.
         assert before.output in (None, task.output)
         assert task.model_copy(update={"output": None}) == before.model_copy(update={"output": None})
     assert (task.state is State.RUNNING) == any(attempt.ended is None for attempt in task.attempts)
     assert all(attempt.ended for attempt in task.attempts[:-1])
-    assert (task.datetime_finished is not None) == (task.input is None) == task.state.is_terminal
+    assert (task.datetime_finished is not None) == task.state.is_terminal
+    assert (task.input is None) == (task.state is State.FINISHED)
     assert task.state is not State.FAILED or task.failure
 
 

@@ -37,6 +37,7 @@ async def _go(store: Store, uid: str, target: State) -> None:
     match target:
         case State.PENDING:
             await store.tasks.release(uid, attempt)
+            await store.tasks.retry(uid)
         case State.RUNNING:
             await store.tasks.claim(uid, CPU, claim_id="other", lease_seconds=9)
         case State.FINISHED:

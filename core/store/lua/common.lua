@@ -72,8 +72,31 @@ local function ring_ended()
   redis.pcall('PUBLISH', 'ended', task:match('{(.*)}'))
 end
 
+-- A failed task keeps its input, to be tried again with.
 local function finish_as(state)
   let_go(state)
   redis.call('HSET', task, 'finished', now())
-  redis.call('HDEL', task, 'input')
+  if state == 'finished' then
+    redis.call('HDEL', task, 'input')
+  end
+end
+
+-- fingerprint: of what a client posts under a uid that it chose, and may have posted before; else ''   posted: its zip
+-- → nil when there is no such task, 'created' when this very call was sent before and only its answer was lost,
+--   'same' when what was posted was the same, 'other' when it wasn't
+local function earlier(fingerprint, posted)
+  if redis.call('EXISTS', task) == 0 then
+    return nil
+  end
+  local its_fingerprint, its_zip = get('fingerprint', 'posted')
+  if fingerprint == '' or its_zip == posted then
+    return 'created'
+  end
+  return its_fingerprint == fingerprint and 'same' or 'other'
+end
+
+-- fields: name, value, …
+local function create(fields)
+  redis.call('HSET', task, 'state', 'pending', 'attempt', 0, 'failures', 0, 'created', now(), unpack(fields))
+  return 'created'
 end

@@ -1,0 +1,75 @@
+"""What clients call of their tasks beyond version 1: how one stands, to stop it, to try it again, to post it once."""
+
+import base64
+import hashlib
+import re
+from typing import Final
+
+from core.calls import Call
+from core.contract.errors import InvalidParameters
+from core.contract.options import Options
+from core.contract.task import UID
+from core.dispatch import Dispatch, Posted
+from core.routes.parameters import parse
+from core.routes.uploads import FIELD, announced, posted_zip
+from core.serving import App
+
+KEY_HEADER: Final = "idempotency-key"
+_KEY: Final = re.compile(r"[\x21-\x7e]{16,255}")
+
+
+def posted_once(call: Call, model: str) -> Posted:
+    """As the client wants it, who may send the very same again under the same Idempotency-Key. The uid follows from the
+    key, so that it is as hard to guess, and nothing has to remember both.
+    """
+    options = options_of(call)
+    key = call.header(KEY_HEADER)
+    if not key:
+        return Posted.once(model, options)
+    if not _KEY.fullmatch(key):
+        raise InvalidParameters.wrong("header", KEY_HEADER, "16 to 255 visible characters, a UUID for example")
+    digest = hashlib.sha256(f"{KEY_HEADER}\n{key}".encode()).digest()
+    return Posted.repeatable(model, options, base64.urlsafe_b64encode(digest).decode().rstrip("="))
+
+
+def options_of(call: Call) -> Options:
+    labels = [value for name, value in call.parameters if name == "label"]
+    return parse(Options, {**call.args, **({"label": labels} if labels else {})})
+
+
+def add_routes(app: App, dispatch: Dispatch) -> None:
+    @app.direct("GET", "/api/tasks/<uid>/status", problems=True)
+    async def status(call: Call, uid: str) -> None:
+        if seconds := call.wait_seconds:
+            async with call.attended():
+                await app.bells.outcome(uid, seconds, dispatch.outcome)
+        await answer_status(call, uid)
+
+    @app.direct("POST", "/api/tasks/<uid>/cancel", problems=True)
+    async def cancel(call: Call, uid: str) -> None:
+        await dispatch.cancel(uid)
+        await answer_status(call, uid)
+
+    @app.direct("POST", "/api/tasks/<uid>/retry", problems=True)
+    async def retry(call: Call, uid: str) -> None:
+        await dispatch.retry(uid)
+        await answer_status(call, uid)
+
+    @app.direct("PUT", "/api/tasks/<uid>", problems=True)
+    async def put(call: Call, uid: str) -> None:
+        """201, or 200 when the very same was there already."""
+        if not UID.fullmatch(uid):
+            raise InvalidParameters.wrong("path", "uid", "16 to 64 letters, digits, - and _; choose 43 at random")
+        model = call.args.get("model_human_readable_id")
+        if model is None:
+            raise InvalidParameters.missing("query", "model_human_readable_id")
+        posted = Posted.repeatable(model, options_of(call), uid)
+        zip = await posted_zip(call, max_bytes=dispatch.max_upload_bytes)
+        if zip is None:
+            raise InvalidParameters.missing("body", FIELD)
+        is_new = await dispatch.submit(posted, zip, announced(call))
+        await answer_status(call, uid, 201 if is_new else 200)
+
+    async def answer_status(call: Call, uid: str, status: int = 200) -> None:
+        shown = await dispatch.status(uid)
+        await call.answer(status, shown.model_dump_json().encode())
