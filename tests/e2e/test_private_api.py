@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from core.contract.errors import Unauthorized
 from demo.image import docker
 from demo.stack import REPOSITORY, Stack
 from tests.e2e.api import Api
@@ -67,7 +68,7 @@ def test_without_the_token_everything_is_401(stack: Stack, method: str, path: st
     headers = {"Authorization": authorization} if authorization else {}
     answer = requests.request(method, stack.core_url + path, headers=headers, timeout=30)
     assert answer.status_code == 401
-    assert answer.json().keys() == {"detail"}
+    assert answer.json()["detail"] == Unauthorized.detail
 
 
 def test_the_token_is_taken_as_a_password(stack: Stack) -> None:
@@ -157,7 +158,7 @@ def test_the_input_as_it_was_posted(api: Api, core: Api, waiting: str) -> None:
     answer = core.get(f"/api/tasks/inputs/{uid}")
     assert (answer.status_code, answer.content) == (200, INPUT)
     assert answer.headers["Content-Type"] == "application/zip"
-    set_status(core, uid, 0)
+    set_status(core, uid, 1)
     assert core.get(f"/api/tasks/inputs/{uid}").status_code == 410
 
 
