@@ -11,7 +11,8 @@ from core.client import CoreToken
 from core.contract.errors import Unauthorized, Unavailable
 from core.contract.http import Readiness
 from core.dispatch import Dispatch
-from core.openapi import PRIVATE, add_docs
+from core.openapi.operation import At
+from core.openapi.page import add_docs
 from core.routes import agents, models, tasks
 from core.serving import App, json_response
 
@@ -21,7 +22,7 @@ WITHOUT_STORE = frozenset({"/metrics"})
 
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
-    add_docs(app, "InferenceServer's core", PRIVATE)
+    add_docs(app, "InferenceServer's core", At.CORE)
     for part in (tasks, models, agents):
         part.add_routes(app, dispatch)
 
