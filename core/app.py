@@ -10,7 +10,8 @@ from core.calls import Call
 from core.client import CoreToken
 from core.contract.errors import Unauthorized, Unavailable
 from core.dispatch import Dispatch
-from core.openapi import PRIVATE, add_docs
+from core.openapi.operation import At
+from core.openapi.page import add_docs
 from core.overview import readiness
 from core.routes import agents, models, operators, status, tasks
 from core.serving import App, json_response
@@ -21,7 +22,7 @@ WITHOUT_STORE = frozenset({"/metrics", "/api/overview"})
 
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
-    add_docs(app, "InferenceServer's core", PRIVATE)
+    add_docs(app, "InferenceServer's core", At.CORE)
     for part in (tasks, status, models, agents, operators):
         part.add_routes(app, dispatch)
 

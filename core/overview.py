@@ -1,25 +1,14 @@
 """The system at a glance: what core knows, and what Redis and RabbitMQ tell it now."""
 
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from typing import Final
 
+from core.contract import VERSION
 from core.contract.errors import Unavailable
 from core.contract.http import Readiness
 from core.contract.needs import ANY
 from core.contract.overview import Memory, Overview, Queue
 from core.dispatch import Dispatch
 from core.store.connection import soon
-
-
-def _version() -> str:
-    try:
-        return version("inference-server")
-    except PackageNotFoundError:  # run from a clone
-        return "unknown"
-
-
-VERSION: Final = _version()
 
 
 def readiness(dispatch: Dispatch) -> Readiness:

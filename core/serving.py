@@ -74,7 +74,7 @@ class App(Quart):
         self.guard: Callable[[Call], None] = lambda _: None
         """Raises a ContractError for a call that may not be answered."""
         self._direct: dict[str, Handler] = {}
-        self._telling_problems: set[str] = set()
+        self.telling_problems: set[str] = set()
         self._routes = self.url_map.bind("localhost")
         self.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, RESPONSE_TIMEOUT=None)
         self.register_error_handler(ContractError, _refused)
@@ -91,7 +91,7 @@ class App(Quart):
             self.add_url_rule(rule, endpoint, methods=[method], provide_automatic_options=False)
             self._direct[endpoint] = handler
             if problems:
-                self._telling_problems.add(endpoint)
+                self.telling_problems.add(endpoint)
             return handler
 
         return register
@@ -143,7 +143,7 @@ class App(Quart):
         """The route. Who isn't let in is told so, whatever is asked for, and in the words that belong there."""
         try:
             endpoint, parts = self._routes.match(call.path, call.method)
-            call.tells_problems = endpoint in self._telling_problems
+            call.tells_problems = endpoint in self.telling_problems
         finally:
             self.guard(call)
         return endpoint, parts

@@ -15,7 +15,8 @@ from core.contract.http import AWAY, FINISHED, Outcome, Readiness
 from core.contract.model import ModelSpec
 from core.contract.task import UID
 from core.gathering import Gathering
-from core.openapi import PUBLIC, add_docs
+from core.openapi.operation import At
+from core.openapi.page import add_docs
 from core.serving import App, json_response
 from gateway.relay import SMALL_BYTES, own_token, relay
 
@@ -31,7 +32,7 @@ PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
 def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     app = App("gateway")
     polls = Gathering(core.outcomes, at_once=POLLED_AT_ONCE)
-    add_docs(app, "InferenceServer", PUBLIC)
+    add_docs(app, "InferenceServer", At.GATEWAY)
 
     @app.get("/")
     async def hello() -> Response:

@@ -4,10 +4,18 @@ import re
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+KEY: Final = re.compile(r"[\x21-\x7e]{16,255}")
+"""An Idempotency-Key: whoever can guess it could fetch the task."""
 
 MAX_LABELS: Final = 32
 _LABEL: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([^\x00-\x1f\x7f]{0,255})")
+_AS_QUERY: Final = {
+    "type": "array",
+    "items": {"type": "string", "pattern": f"^{_LABEL.pattern}$", "examples": ["study=7"]},
+    "maxItems": MAX_LABELS,
+}
 
 
 def _labels(value: object) -> object:
@@ -30,14 +38,17 @@ class Priority(StrEnum):
 class Options(BaseModel):
     """Of one task. As query parameters, where `label` may stand several times."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     priority: Priority = Priority.NORMAL
     ttl_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The longest that it waits for an agent; then it has failed, as expired."""
     timeout_seconds: int | None = Field(default=None, ge=1)
     """Of a run; never more than the model's."""
-    label: Annotated[dict[str, str], BeforeValidator(_labels), Field(max_length=MAX_LABELS)] = {}
+    label: Annotated[
+        dict[str, str], BeforeValidator(_labels), Field(max_length=MAX_LABELS), WithJsonSchema(_AS_QUERY, "validation")
+    ] = {}
+    """`key=value`, to find the task again."""
 
 
 PLAIN: Final = Options()

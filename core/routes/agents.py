@@ -9,17 +9,13 @@ from core.calls import Call
 from core.contract.agent import Agent, AgentReport
 from core.contract.errors import InvalidRequest
 from core.contract.http import ClaimRequest, Noted
+from core.contract.parameters import AdmissionRequest
 from core.contract.task import Failure
 from core.dispatch import Dispatch
 from core.routes.parameters import parse
 from core.serving import App, json_response
 
 Body = TypeVar("Body", bound=BaseModel)
-
-
-class AdmissionRequest(BaseModel):
-    model: str | None = None
-    size: int | None = None
 
 
 def add_routes(app: App, dispatch: Dispatch) -> None:

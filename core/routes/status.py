@@ -2,12 +2,11 @@
 
 import base64
 import hashlib
-import re
 from typing import Final
 
 from core.calls import Call
 from core.contract.errors import InvalidParameters
-from core.contract.options import Options
+from core.contract.options import KEY, Options
 from core.contract.task import UID
 from core.dispatch import Dispatch, Posted
 from core.routes.parameters import parse
@@ -15,7 +14,6 @@ from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import App
 
 KEY_HEADER: Final = "idempotency-key"
-_KEY: Final = re.compile(r"[\x21-\x7e]{16,255}")
 
 
 def posted_once(call: Call, model: str) -> Posted:
@@ -26,7 +24,7 @@ def posted_once(call: Call, model: str) -> Posted:
     key = call.header(KEY_HEADER)
     if not key:
         return Posted.once(model, options)
-    if not _KEY.fullmatch(key):
+    if not KEY.fullmatch(key):
         raise InvalidParameters.wrong("header", KEY_HEADER, "16 to 255 visible characters, a UUID for example")
     digest = hashlib.sha256(f"{KEY_HEADER}\n{key}".encode()).digest()
     return Posted.repeatable(model, options, base64.urlsafe_b64encode(digest).decode().rstrip("="))

@@ -4,12 +4,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import Final
 
-from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, field_validator
+from pydantic import TypeAdapter
 from quart import Response, request
 
 from core.calls import Call
 from core.contract.errors import InvalidParameters
 from core.contract.http import Asked, Outcome
+from core.contract.parameters import Page, StatusChange, Submission
 from core.contract.task import State, Task
 from core.dispatch import Dispatch
 from core.routes.downloads import answer_zip
@@ -20,49 +21,6 @@ from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import App, json_response
 
 _OUTCOMES: Final = TypeAdapter(list[Outcome])
-
-
-class Submission(BaseModel):
-    """Version 1 documents both names."""
-
-    model_human_readable_id: str = Field(
-        validation_alias=AliasChoices("model_human_readable_id", "human_readable_id"),
-    )
-
-
-class StatusChange(BaseModel):
-    uid: str
-    status: int
-
-    @field_validator("status")
-    @classmethod
-    def _exists(cls, status: int) -> int:
-        State.of_status(status)
-        return status
-
-
-class Page(BaseModel):
-    offset: int = Field(default=0, ge=0)
-    limit: int = Field(default=1000, ge=1, le=10_000)
-    state: State | None = None
-    model: str | None = None
-    label: str | None = None
-    """key=value"""
-    search: str | None = None
-    """How the uid begins."""
-
-    @property
-    def filters(self) -> bool:
-        return any((self.state, self.model, self.label, self.search))
-
-    def is_wanted(self, task: Task) -> bool:
-        labels = {f"{name}={value}" for name, value in task.options.label.items()}
-        return (
-            self.state in (None, task.state)
-            and self.model in (None, task.model_human_readable_id)
-            and (self.label is None or self.label in labels)
-            and task.uid.startswith(self.search or "")
-        )
 
 
 def add_routes(app: App, dispatch: Dispatch) -> None:

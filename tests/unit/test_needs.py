@@ -11,9 +11,8 @@ from core.agents import lack
 from core.contract import VERSION, queues
 from core.contract.agent import Agent, Gpu
 from core.contract.http import ClaimRequest, Noted
-from core.contract.model import Limits, Model, ModelSpec
+from core.contract.model import Limits, Model
 from core.contract.needs import ANY, Need
-from core.openapi import PRIVATE, PUBLIC, document
 
 ONE, PAIR = Need(gpu_count=1), Need(gpu_count=2)
 LARGE, LARGE_PAIR = Need(gpu_count=1, gpu_memory_mb=40_000), Need(gpu_count=2, gpu_memory_mb=40_000)
@@ -63,15 +62,6 @@ def test_what_an_attempt_noted_travels_in_a_query(gpus: tuple[str, ...] | None) 
     """None yet known, and none had, are two things."""
     noted = Noted(image="i@sha256:1", gpus=gpus)
     assert Noted.model_validate(noted.query) == noted
-
-
-def test_operators_find_their_parameters_in_the_document() -> None:
-    """The public finds only those that count for it."""
-    found = [
-        {parameter["name"] for parameter in document("", api)["paths"]["/api/models/"]["post"]["parameters"]}
-        for api in (PUBLIC, PRIVATE)
-    ]
-    assert found == [set(ModelSpec.model_fields), {*ModelSpec.model_fields, *Limits.model_fields}]
 
 
 def test_agents_tell_the_version_that_the_project_has() -> None:

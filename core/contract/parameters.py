@@ -1,0 +1,62 @@
+"""The queries of calls, as far as they aren't types of their own."""
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+
+from core.contract.task import State, Task
+
+
+class Submission(BaseModel):
+    """Version 1 documents both names."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_human_readable_id: str = Field(
+        validation_alias=AliasChoices("model_human_readable_id", "human_readable_id"),
+    )
+
+
+class StatusChange(BaseModel):
+    uid: str
+    status: int = Field(json_schema_extra={"enum": [state.status for state in State]})
+
+    @field_validator("status")
+    @classmethod
+    def _exists(cls, status: int) -> int:
+        State.of_status(status)
+        return status
+
+
+class Page(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    offset: int = Field(default=0, ge=0)
+    limit: int = Field(default=1000, ge=1, le=10_000)
+    state: State | None = None
+    model: str | None = None
+    """Its human_readable_id."""
+    label: str | None = Field(default=None, examples=["study=7"])
+    """As it was posted."""
+    search: str | None = None
+    """How the uid begins."""
+
+    @property
+    def filters(self) -> bool:
+        return any((self.state, self.model, self.label, self.search))
+
+    def is_wanted(self, task: Task) -> bool:
+        labels = {f"{name}={value}" for name, value in task.options.label.items()}
+        return (
+            self.state in (None, task.state)
+            and self.model in (None, task.model_human_readable_id)
+            and (self.label is None or self.label in labels)
+            and task.uid.startswith(self.search or "")
+        )
+
+
+class AdmissionRequest(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    model: str | None = None
+    """That a task is for."""
+    size: int | None = Field(default=None, ge=0)
+    """Of the body, in bytes."""
