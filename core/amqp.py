@@ -22,7 +22,8 @@ from yarl import URL
 
 from core.contract import queues
 from core.contract.errors import Unavailable
-from core.contract.needs import Need
+from core.contract.needs import ANY, Need
+from core.contract.options import Priority
 from core.secrets import SecretsInFiles, with_password
 from core.trust import is_untrusted
 
@@ -58,18 +59,17 @@ class BrokerSettings(SecretsInFiles):
     finished_job_queue: str = queues.FINISHED
 
     @property
-    def gpu_job_queue(self) -> str:
-        return queues.for_gpus(self.unfinished_job_queue)
-
-    @property
     def rabbitmq_nodes(self) -> list[URL]:
         """In a random order: cores and agents spread over the nodes."""
         urls = _BETWEEN_URLS.split(self.rabbitmq_url.get_secret_value().strip())
         nodes = [URL(with_password(url, self.rabbitmq_password.get_secret_value())) for url in urls]
         return random.sample(nodes, len(nodes))
 
-    def queue_for(self, need: Need) -> str:
-        return queues.for_need(self.unfinished_job_queue, need)
+    def queue_for(self, need: Need, priority: Priority = Priority.NORMAL) -> str:
+        return queues.for_need(self.unfinished_job_queue, need, priority)
+
+    def gpu_queue_for(self, priority: Priority = Priority.NORMAL) -> str:
+        return queues.for_gpus(self.unfinished_job_queue, priority)
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ class Broker:
 
     @asynccontextmanager
     async def next_message(self, names: Sequence[str], *, priority: int = 0) -> AsyncIterator[Message]:
-        """Wait, across reconnects, for one message of any of the queues. Whoever listens with a lower priority gets one
-        when nobody with a higher one waits for it.
+        """Wait, across reconnects, for one message of the queues: of the first where one waits, else the next that
+        comes. Whoever listens with a lower priority gets one when nobody with a higher one waits for it.
 
         Inside the context nothing listens any more, so that nobody ever holds a second message that an idle slot
         elsewhere could have.
@@ -254,12 +254,16 @@ class Broker:
                         await channel.close()
 
     async def _one_message(self, channel: AbstractChannel, names: Sequence[str], priority: int) -> Message | None:
-        """The first delivery of any of the queues, others go back. None: listen anew, channel or queue may be lost."""
+        """What waits in the first queue that has something, or the first delivery of any, when others go back. None:
+        listen anew, channel or queue may be lost.
+        """
         delivered: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         # The broker cancels the consumers of a queue that is deleted.
         channel.on_consumer_cancel_callbacks.add(lambda _: delivered.put_nowait(None))
         try:
             async with _answered():
+                if waiting := await _taken(channel, names):
+                    return Message(waiting)
                 await channel.basic_qos(prefetch_count=1)
                 arguments: ArgumentsType = {"x-priority": priority}
                 consumers = [await channel.basic_consume(name, delivered.put, arguments=arguments) for name in names]
@@ -329,8 +333,29 @@ class Broker:
 
     async def _declare(self, channel: AbstractChannel, *others: str) -> None:
         settings = self.settings
-        for name in {settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, *others}:
+        names = {settings.finished_job_queue, *others}
+        names |= {queue for rank in Priority for queue in (settings.queue_for(ANY, rank), settings.gpu_queue_for(rank))}
+        for name in names:
             self._noted(name, await channel.queue_declare(name, **queues.DECLARATION))
+
+
+async def _taken(channel: AbstractChannel, names: Sequence[str]) -> DeliveredMessage | None:
+    """The first message that waits in the first of the queues that has any."""
+
+    async def taken() -> DeliveredMessage | None:
+        for name in names:
+            got = await channel.basic_get(name)
+            if isinstance(got.delivery, aiormq.spec.Basic.GetOk):
+                return got
+        return None
+
+    # aiormq's channel breaks on the answer to a call that was cancelled; this one is closed soon, and the message back.
+    taking = asyncio.create_task(taken(), name="amqp get")
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        taking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise
 
 
 def _words(error: BaseException | None) -> str:

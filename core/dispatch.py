@@ -130,7 +130,7 @@ class Dispatch:
             log.info("task.posted_again", task=new.uid)
             return False
         log.info("task.created", task=new.uid, model=posted.model, size=new.input.size)
-        await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need))
+        await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need, posted.options.priority))
         return True
 
     async def _submit(self, posted: Posted, zip: AsyncIterable[bytes], announced: Announced) -> tuple[NewTask, Created]:
@@ -274,8 +274,10 @@ class Dispatch:
         )
         if outcome is Claimed.GONE:
             raise TaskNotFound
-        if outcome is Claimed.UNSUITABLE and not await self.ring(uid, queue=self.broker.settings.gpu_job_queue):
-            raise Unavailable("The task needs an agent with a GPU, which can't be rung at the moment")
+        if outcome is Claimed.UNSUITABLE:
+            priority = (await self.task(uid)).options.priority
+            if not await self.ring(uid, queue=self.broker.settings.gpu_queue_for(priority)):
+                raise Unavailable("The task needs an agent with a GPU, which can't be rung at the moment")
         if task is None:
             raise TransitionRefused(f"The task can't be claimed: {outcome}")
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
@@ -354,7 +356,7 @@ class Dispatch:
             raise TransitionRefused
         log.info("task.released", task=uid, attempt=attempt)
         await self.store.waiting.enter([task])
-        await self.ring(uid, queue=self.broker.settings.queue_for(task.need))
+        await self.ring(uid, queue=self.broker.settings.queue_for(task.need, task.options.priority))
         return await self.task(uid)
 
     async def cancel(self, uid: str) -> Task:
@@ -386,7 +388,7 @@ class Dispatch:
         if task.state is State.FAILED:
             log.info("task.retried", task=uid, attempts=task.attempt)
             await self.store.waiting.enter([await self.task(uid)])
-            await self.ring(uid, queue=self.broker.settings.queue_for(task.need))
+            await self.ring(uid, queue=self.broker.settings.queue_for(task.need, task.options.priority))
 
     async def set_status(self, uid: str, state: State) -> Task:
         """A consumer of version 1 says how far it is. It names no attempt and holds no lease."""

@@ -6,6 +6,7 @@ from core.contract import VERSION
 from core.contract.errors import Unavailable
 from core.contract.http import Readiness
 from core.contract.needs import ANY
+from core.contract.options import Priority
 from core.contract.overview import Memory, Overview, Queue
 from core.dispatch import Dispatch
 from core.store.connection import soon
@@ -42,7 +43,8 @@ async def overview(dispatch: Dispatch) -> Overview:
         found = found.model_copy(update={"waiting": waiting, "oldest_seconds": oldest_seconds})
     with suppress(Unavailable):
         settings = dispatch.broker.settings
-        names = {settings.gpu_job_queue, settings.finished_job_queue, *map(settings.queue_for, needs)}
+        names = {settings.finished_job_queue, *(settings.gpu_queue_for(rank) for rank in Priority)}
+        names |= {settings.queue_for(need, rank) for need in needs for rank in Priority}
         depths = {name: await dispatch.broker.depth(name) for name in sorted(names)}
         queues = {name: Queue(messages=depth.messages, consumers=depth.consumers) for name, depth in depths.items()}
         found = found.model_copy(update={"queues": queues})

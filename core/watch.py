@@ -118,7 +118,8 @@ class Watch:
 
     def _queue(self, look: Look) -> str:
         settings = self._broker.settings
-        return settings.gpu_job_queue if look.is_bounced else settings.queue_for(look.task.need)
+        priority = look.task.options.priority
+        return settings.gpu_queue_for(priority) if look.is_bounced else settings.queue_for(look.task.need, priority)
 
     async def _ring(self, look: Look, queue: str) -> _Ring | None:
         """None: the task can be left to its message."""

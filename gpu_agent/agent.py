@@ -17,6 +17,7 @@ from core.contract.agent import REPORT_SECONDS, AgentReport, Gpu
 from core.contract.errors import ContractError, Unauthorized
 from core.contract.http import Claim, ClaimRequest
 from core.contract.needs import ANY, Need
+from core.contract.queues import IN_TURN
 from gpu_agent import health
 from gpu_agent.attempt import Attempt, hand_back
 from gpu_agent.engine import Engine, EngineError
@@ -113,7 +114,7 @@ class Agent:
         async with self.pool.idle(hold):
             await host.wait_until_well()
             queues = self._queues(slot)
-            async with self.broker.next_message(random.sample(list(queues), len(queues))) as message:
+            async with self.broker.next_message(list(queues)) as message:
                 if host.problems():
                     await message.give_back()  # it is another host's
                     return None
@@ -155,13 +156,17 @@ class Agent:
         return job, end
 
     def _queues(self, slot: Slot) -> dict[str, Need]:
-        """Where a worker that has this slot listens, and what the tasks there need. None comes first: of a long queue
-        it would always take the next message.
+        """Where a worker that has this slot looks for messages, in this order, and what the tasks there need. Of one
+        priority no queue always comes first: of a long one it would take all messages.
         """
         settings = self.broker.settings
         served = [need for need in self._needs if slot.fits(need) and self.pool.serves(need)]
-        queues = {settings.unfinished_job_queue: ANY} | {settings.queue_for(need): need for need in served}
-        return queues | ({settings.gpu_job_queue: ANY} if slot.gpu else {})
+        queues: dict[str, Need] = {}
+        for priority in IN_TURN:
+            equal = {settings.queue_for(need, priority): need for need in (ANY, *served)}
+            equal |= {settings.gpu_queue_for(priority): ANY} if slot.gpu else {}
+            queues |= {name: equal[name] for name in random.sample(list(equal), len(equal))}
+        return queues
 
     async def _claim(self, slot: Slot, message: Message, serves: Need) -> Claim | None:
         """None: core refuses, there is nothing to do."""

@@ -1,7 +1,6 @@
 """A slot's next task, made ready while the container of the one before runs (docs/decisions/0015)."""
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -89,8 +88,7 @@ class Stage:
             return None
         [slot] = self.hold.slots
         queues = self.queues(slot)
-        names = random.sample(list(queues), len(queues))
-        message = await stack.enter_async_context(self.broker.next_message(names, priority=BUSY))
+        message = await stack.enter_async_context(self.broker.next_message(list(queues), priority=BUSY))
         following = await self._job(message)
         if following is None:
             return None

@@ -10,6 +10,8 @@ from aiormq.abc import AbstractChannel
 
 from core.contract import codec, queues
 from core.contract.model import Model
+from core.contract.needs import ANY
+from core.contract.options import Priority
 from core.contract.task import Blob
 from core.store import keys
 from core.store.blobs import CHUNK_BYTES
@@ -19,6 +21,8 @@ from gpu_agent.engine import AGENT
 from tests.direct import keys_in, rabbitmq_at, redis_at
 
 GPU_QUEUE = queues.for_gpus(queues.UNFINISHED)
+GPU_QUEUES = [queues.for_gpus(queues.UNFINISHED, priority) for priority in Priority]
+QUEUES = [queues.for_need(queues.UNFINISHED, ANY, priority) for priority in Priority]
 CALL_SECONDS = 30
 Value = TypeVar("Value")
 FOREVER = {
@@ -97,7 +101,7 @@ class Leaks:
             yield from (f"file {path}" for path in (folder / "agents").glob("*/*"))
 
     def _messages(self) -> Iterator[str]:
-        for queue in (queues.UNFINISHED, GPU_QUEUE):
+        for queue in (*QUEUES, *GPU_QUEUES):
             if count := self.messages(queue):
                 yield f"{count} messages in {queue}"
 

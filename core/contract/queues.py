@@ -7,6 +7,7 @@ argument of ours would refuse theirs, so that limits and queue types are the ser
 from typing import Final, TypedDict
 
 from core.contract.needs import Need
+from core.contract.options import Priority
 
 UNFINISHED: Final = "unfinished_job_queue"
 FINISHED: Final = "finished_job_queue"
@@ -23,13 +24,22 @@ class Declaration(TypedDict):
 DECLARATION: Final[Declaration] = {"durable": True, "exclusive": False, "auto_delete": False}
 
 
-def for_gpus(unfinished: str) -> str:
+IN_TURN: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+"""Agents look for messages in this order."""
+
+
+def for_gpus(unfinished: str, priority: Priority = Priority.NORMAL) -> str:
     """Where tasks wait that a CPU-only agent met and must not run. Only agents with a GPU listen there."""
-    return f"{unfinished}.gpu"
+    return _of(priority, f"{unfinished}.gpu")
 
 
-def for_need(unfinished: str, need: Need) -> str:
+def for_need(unfinished: str, need: Need, priority: Priority = Priority.NORMAL) -> str:
     """Where tasks of a need are rung. What not just any GPU meets has a queue of its own, on which only those agents
     listen that can serve it.
     """
-    return f"{for_gpus(unfinished)}.{need.name}" if need.name else unfinished
+    return _of(priority, f"{unfinished}.gpu.{need.name}" if need.name else unfinished)
+
+
+def _of(priority: Priority, queue: str) -> str:
+    """Queues of their own, because RabbitMQ's priorities are an argument of the declaration, or only two."""
+    return queue if priority is Priority.NORMAL else f"{queue}.{priority}"

@@ -9,11 +9,11 @@ from typing import Final
 
 from core.contract.needs import ANY, Need
 from core.contract.options import Priority
+from core.contract.queues import IN_TURN
 from core.contract.task import State, Task
 from core.store import keys
 from core.store.connection import Command, Connection
 
-FIRST_FIRST: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 MEND_SECONDS: Final = 10.0
 HEAD: Final = 20
 """So many of those that have waited for the longest are looked at, whether they wait still."""
@@ -47,12 +47,12 @@ class Waiting:
         commands: list[Command] = []
         for task in tasks:
             commands.append(("ZRANK", _of(task), task.uid))
-            before = FIRST_FIRST[: FIRST_FIRST.index(task.options.priority)]
+            before = IN_TURN[: IN_TURN.index(task.options.priority)]
             commands += [("ZCARD", waiting_key(priority, task.need)) for priority in before]
         answers = iter(await self._redis.call_each(commands))
         positions: list[int | None] = []
         for task in tasks:
-            counts = [next(answers) for _ in range(FIRST_FIRST.index(task.options.priority) + 1)]
+            counts = [next(answers) for _ in range(IN_TURN.index(task.options.priority) + 1)]
             positions.append(sum(counts) if all(isinstance(count, int) for count in counts) else None)
         return positions
 

@@ -9,7 +9,7 @@ from demo.image import docker
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.images import Images
-from tests.leaks import GPU_QUEUE, Leaks
+from tests.leaks import GPU_QUEUES, Leaks
 from tests.waiting import eventually
 from tests.zips import zip_of
 
@@ -108,7 +108,8 @@ def eventually_settled(leaks: Leaks) -> None:
     found: list[str] = []
 
     def settled() -> bool:
-        leaks.purge(GPU_QUEUE)
+        for queue in GPU_QUEUES:
+            leaks.purge(queue)
         found[:] = leaks.found()
         return not found
 

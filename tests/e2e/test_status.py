@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT, ModelMaker
 from tests.waiting import eventually
@@ -69,6 +70,19 @@ def test_options(api: Api, core: Api, waiting: str) -> None:
         answer = api.call("POST", "/api/tasks/", params=[("model_human_readable_id", waiting), wrong], zip=INPUT)  # type: ignore[arg-type]
         assert answer.status_code == 422
         assert answer.json()["detail"][0]["loc"][:2] == ["query", wrong[0]]
+
+
+def test_priority(api: Api, stack: Stack, model: ModelMaker, no_agents: None) -> None:
+    """What was posted last comes first."""
+    copying, order = model("date +%s%N > /output/when; sleep 0.3"), []
+    for priority in ("low", "normal", "high"):
+        params = {"model_human_readable_id": copying, "priority": priority}
+        order.append(api.call("POST", "/api/tasks/", params=params, zip=INPUT).json())
+    stack.start("agent-1")
+    for uid in order:
+        assert api.wait_for_end(uid) == 200
+    began = [_status(api, uid)["started"] for uid in order]
+    assert began == sorted(began, reverse=True)
 
 
 def test_nobody_took_it_in_time(api: Api, waiting: str) -> None:

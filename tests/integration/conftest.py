@@ -7,6 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from core.amqp import Broker, BrokerSettings
+from core.contract.needs import ANY
+from core.contract.options import Priority
 from core.contract.zips import ZipLimits
 from core.dispatch import Dispatch
 from core.retention import Retention
@@ -44,7 +46,8 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
         yield broker
     connection = await rabbitmq_at(servers.rabbitmq_url)
     channel = await connection.channel()
-    own = (settings.unfinished_job_queue, settings.gpu_job_queue, settings.finished_job_queue, settings.queue_for(PAIR))
+    own = {settings.queue_for(need, priority) for need in (ANY, PAIR) for priority in Priority}
+    own |= {settings.finished_job_queue, *map(settings.gpu_queue_for, Priority)}
     for queue in own:
         await channel.queue_delete(queue)
     await connection.close()

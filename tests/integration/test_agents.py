@@ -45,7 +45,7 @@ async def _claim(dispatch: Dispatch, uid: str, serves: Need) -> int:
 async def _messages(dispatch: Dispatch) -> tuple[int, int, int]:
     """In the main queue, in that of GPUs, and in that of pairs."""
     settings = dispatch.broker.settings
-    queues = (settings.unfinished_job_queue, settings.gpu_job_queue, settings.queue_for(PAIR))
+    queues = (settings.unfinished_job_queue, settings.gpu_queue_for(), settings.queue_for(PAIR))
     main, gpu, pair = [(await dispatch.broker.depth(queue)).messages for queue in queues]
     return main, gpu, pair
 

@@ -9,6 +9,8 @@ from core import amqp
 from core.amqp import Broker
 from core.contract import queues
 from core.contract.errors import Unavailable
+from core.contract.needs import ANY
+from core.contract.queues import IN_TURN
 from core.contract.task import UID
 from demo.stack import Stack
 from tests.direct import rabbitmq_at
@@ -70,7 +72,7 @@ async def test_an_unsettled_message_goes_back(broker: Broker) -> None:
 
 async def test_of_two_queues_one_message_is_taken(broker: Broker) -> None:
     """An agent with a GPU listens on both; what came from the other one in the same moment goes back."""
-    main, gpu = broker.settings.unfinished_job_queue, broker.settings.gpu_job_queue
+    main, gpu = broker.settings.unfinished_job_queue, broker.settings.gpu_queue_for()
     await broker.publish(main, "from-main")
     await broker.publish(gpu, "from-gpu")
     async with broker.next_message([main, gpu]) as message:
@@ -79,6 +81,37 @@ async def test_of_two_queues_one_message_is_taken(broker: Broker) -> None:
     async with broker.next_message([main, gpu]) as message:
         await message.ack()
         assert {first, message.uid} == {"from-main", "from-gpu"}
+
+
+async def test_the_first_queue_that_has_a_message_comes_first(broker: Broker) -> None:
+    """Whatever waits in the others, and however long it has."""
+    settings = broker.settings
+    names = [settings.queue_for(ANY, priority) for priority in IN_TURN]
+    for name in reversed(names):
+        for number in range(2):
+            await broker.publish(name, f"{name} {number}")
+    taken = []
+    for _ in range(6):
+        async with broker.next_message(names) as message:
+            await message.ack()
+            taken.append(message.uid)
+    assert taken == [f"{name} {number}" for name in names for number in range(2)]
+
+
+async def test_who_stops_looking_disturbs_nobody(broker: Broker) -> None:
+    """A slot that is cancelled just as it takes a message leaves it to others, and the connection as it is."""
+    queue = broker.settings.unfinished_job_queue
+    await broker.publish(queue, "task")
+    for step in range(20):
+        taking = asyncio.create_task(_take(broker, queue))
+        for _ in range(step):
+            await asyncio.sleep(0)
+        taking.cancel()
+        await asyncio.wait({taking})
+        if not taking.cancelled():
+            await broker.publish(queue, "task")
+    assert await _take(broker, queue) == "task"
+    assert broker.is_connected
 
 
 async def test_the_idle_come_before_the_busy(broker: Broker) -> None:

@@ -238,7 +238,7 @@ async def test_a_gpu_task_waits_for_a_gpu(dispatch: Dispatch) -> None:
     for _ in range(2):
         with pytest.raises(TransitionRefused):
             await _claim(dispatch, uid)
-    assert await _rung(dispatch.broker, dispatch.broker.settings.gpu_job_queue) == [uid]
+    assert await _rung(dispatch.broker, dispatch.broker.settings.gpu_queue_for()) == [uid]
     assert await _claim(dispatch, uid, has_gpu=True) == 1
 
 

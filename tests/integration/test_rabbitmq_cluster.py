@@ -38,7 +38,7 @@ async def test_a_killed_node_takes_nothing_along(stack: Stack) -> None:
         async with Broker.open(settings) as broker:
             await broker.wait_connected()
             await _assert_quorum(stack, queue)
-            await broker.publish(settings.gpu_job_queue, "before")
+            await broker.publish(settings.gpu_queue_for(), "before")
             waiting = asyncio.create_task(_take(broker, queue))
             async with asyncio.timeout(10):
                 while not (await broker.depth(queue)).consumers:
@@ -50,7 +50,7 @@ async def test_a_killed_node_takes_nothing_along(stack: Stack) -> None:
             await _published(broker, queue)
             async with asyncio.timeout(AGAIN_SECONDS):
                 assert await waiting == "after"
-                assert await _take(broker, settings.gpu_job_queue) == "before"
+                assert await _take(broker, settings.gpu_queue_for()) == "before"
             print(f"rung and heard {time.monotonic() - killed:.1f} s after the kill")
             await asyncio.to_thread(stack.start, victim)
 

@@ -13,6 +13,7 @@ from core.contract.agent import Agent, Gpu
 from core.contract.http import ClaimRequest, Noted
 from core.contract.model import Limits, Model
 from core.contract.needs import ANY, Need
+from core.contract.options import Priority
 
 ONE, PAIR = Need(gpu_count=1), Need(gpu_count=2)
 LARGE, LARGE_PAIR = Need(gpu_count=1, gpu_memory_mb=40_000), Need(gpu_count=2, gpu_memory_mb=40_000)
@@ -24,6 +25,7 @@ def test_a_need_beyond_any_gpu_has_a_name_and_a_queue(need: Need, name: str) -> 
     """The others are rung where version 1's consumers listen."""
     assert need.name == name
     assert queues.for_need("jobs", need) == (f"jobs.gpu.{name}" if name else "jobs")
+    assert queues.for_need("jobs", need, Priority.HIGH) == (f"jobs.gpu.{name}.high" if name else "jobs.high")
     if name:
         assert Need.named(name) == need
 
