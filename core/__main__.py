@@ -11,6 +11,7 @@ from core.reaper import sweep_for_ever
 from core.serving import end_soon, run, serve
 from core.settings import Settings
 from core.store import open_store
+from core.webhooks import Guard, Postman
 from core.zipcheck import ZipCheck
 
 
@@ -27,9 +28,11 @@ async def main() -> None:
             max_upload_bytes=settings.max_upload_bytes,
             check_zip=ZipCheck(store.blobs, settings.zip_limits),
             keep=settings.keep,
+            guard=Guard.of(settings.webhook_allow),
         )
-        async with asyncio.TaskGroup() as group:
+        async with Postman.open(store.webhooks, dispatch.guard) as postman, asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
+            telling = group.create_task(postman.deliver_for_ever(), name="webhooks")
             app = make_app(dispatch, settings)
             listener = group.create_task(app.bells.listen(store.tasks.ended), name="bells")
             # A reaper that dies takes the process along: it is restarted, and seen.
@@ -42,6 +45,7 @@ async def main() -> None:
             )
             sweeper.cancel()
             listener.cancel()
+            telling.cancel()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from core.store.blobs import CUT_OFF_SECONDS, Upload
 from core.store.connection import SOON_SECONDS, soon
 from core.store.room import Announced
 from core.store.tasks import LOST, NOTHING, Claimed, Created, Ended, Ending, Failed, NewTask, OutputChanged, Retried
+from core.webhooks import PUBLIC, Guard
 from core.zipcheck import ZipCheck
 
 log = structlog.get_logger()
@@ -108,6 +109,8 @@ class Dispatch:
     max_upload_bytes: int
     check_zip: ZipCheck
     keep: Retention
+    guard: Guard = PUBLIC
+    """Whom webhooks may be sent to."""
     _withdrawals: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
@@ -122,6 +125,8 @@ class Dispatch:
         """Stores, checks, commits and rings. Whoever hears from here can rely on the task's end. False: the very same
         was posted before. Raises TaskExists if something else was.
         """
+        if posted.options.webhook:
+            self.guard.check(posted.options.webhook)
         submit = self._submit_small if self.store.submissions.takes(announced.size) else self._submit
         new, created = await submit(posted, posted.fingerprinted(zip), announced)
         if created is Created.OTHER:
@@ -526,7 +531,7 @@ class Dispatch:
                 await self._remove(blob)
             if task.state is State.PENDING:
                 await self.store.waiting.leave(task)
-            if await self.announce(task.uid):
+            if await self.announce(task):
                 keep = await self.retention(task)
                 await self.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(0))
         return outcome
@@ -538,10 +543,13 @@ class Dispatch:
         except Unavailable as error:
             log.warning("blob.left", blob=blob.id, error=str(error))
 
-    async def announce(self, uid: str) -> bool:
-        """Tells whoever listens on the finished queue of a task's end. False while the broker is away: the sweep comes
-        back.
+    async def announce(self, task: Task) -> bool:
+        """Tells whoever listens on the finished queue of a task's end, and has its webhook told. False while the broker
+        is away: the sweep comes back.
         """
+        uid = task.uid
+        if task.options.webhook:
+            await self.store.webhooks.add(uid)
         try:
             await self.broker.publish(self.broker.settings.finished_job_queue, uid, expire_ms=FINISHED_EXPIRE_MS)
         except Unavailable as error:

@@ -139,7 +139,7 @@ async def _look_at_ended(dispatch: Dispatch, watch: Watch, look: Look) -> None:
         repaired("output expired", task=task.uid)
     if task.input and keep.is_input_due(age_seconds) and await dispatch.drop(task, "input"):
         repaired("input expired", task=task.uid)
-    is_announced = look.is_announced or await watch.announce(task.uid)
+    is_announced = look.is_announced or await watch.announce(task)
     after_seconds = keep.next_seconds(age_seconds) if is_announced else ANNOUNCE_SECONDS
     await dispatch.store.tasks.look_again(task.uid, after_seconds=after_seconds)
 

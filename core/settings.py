@@ -40,6 +40,11 @@ class Settings(BrokerSettings, CoreToken):
     keep_tasks_hours: float = Field(default=30 * 24.0, ge=0, allow_inf_nan=False)
     """After a task's end. A model may have its own."""
 
+    webhook_allow: str = ""
+    """Names, addresses and networks of this organisation, with commas between, that webhooks may be sent to as well,
+    also without TLS. What is on the internet need not stand here.
+    """
+
     redis_reserve_percent: float = Field(default=10.0, ge=0, lt=100)
     """Of Redis's maxmemory, for the outputs of running tasks and for bookkeeping: uploads and models may not use it."""
 

@@ -14,6 +14,7 @@ import structlog
 
 from core.amqp import Depth
 from core.contract.errors import Unavailable
+from core.contract.task import Task
 from core.dispatch import Dispatch
 from core.metrics import repaired
 from core.store.tasks import Look
@@ -108,12 +109,12 @@ class Watch:
         self._is_silent |= bool(rings) and not rung
         return again
 
-    async def announce(self, uid: str) -> bool:
+    async def announce(self, task: Task) -> bool:
         """Whether the end of the task is told."""
-        told = not self._is_silent and await self._dispatch.announce(uid)
+        told = not self._is_silent and await self._dispatch.announce(task)
         self._is_silent = not told
         if told:
-            repaired("end unannounced", task=uid)
+            repaired("end unannounced", task=task.uid)
         return told
 
     def _queue(self, look: Look) -> str:

@@ -25,7 +25,7 @@ ANSWER_SECONDS: Final = 15.0
 HELD_BYTES: Final = 2**16
 """Bodies up to this size are held, and passed on at once."""
 
-PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept", "idempotency-key")
+PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept", "idempotency-key", "webhook-secret")
 PASSED_BACK: Final = frozenset(
     {
         "accept-ranges",

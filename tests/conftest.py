@@ -16,7 +16,12 @@ from tests.lacking import cannot_run
 SERVERS = ("epmd", "redis", "rabbitmq", *REDIS, *RABBITMQ)
 PROGRAMS = ("setpriv", "redis-server", "rabbitmq-server", "epmd")
 # Small enough for a bomb of a test's size, large enough for 2 GiB.
-SETTINGS = {"ALLOW_PUBLIC_POST_MODEL": "yes", "MAX_UPLOAD_MB": "3072", "MAX_UNZIPPED_MB": "3072"}
+SETTINGS = {
+    "ALLOW_PUBLIC_POST_MODEL": "yes",
+    "MAX_UPLOAD_MB": "3072",
+    "MAX_UNZIPPED_MB": "3072",
+    "WEBHOOK_ALLOW": "127.0.0.1",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -63,6 +63,7 @@ class TaskStatus(BaseModel):
     labels: dict[str, str] = {}
     ttl_seconds: float | None = Field(default=None)
     timeout_seconds: int | None = None
+    webhook: str | None = None
 
     @classmethod
     def of(cls, task: Task) -> Self:
@@ -87,4 +88,5 @@ class TaskStatus(BaseModel):
             labels=task.options.label,
             ttl_seconds=task.options.ttl_seconds,
             timeout_seconds=task.options.timeout_seconds,
+            webhook=task.options.webhook,
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 from core.calls import Call
 from core.contract.errors import InvalidParameters
-from core.contract.options import KEY, Options
+from core.contract.options import KEY, SECRET, Options
 from core.contract.task import UID
 from core.dispatch import Dispatch, Posted
 from core.routes.parameters import parse
@@ -14,6 +14,7 @@ from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import App
 
 KEY_HEADER: Final = "idempotency-key"
+SECRET_HEADER: Final = "webhook-secret"  # noqa: S105 - a name
 
 
 def posted_once(call: Call, model: str) -> Posted:
@@ -31,8 +32,17 @@ def posted_once(call: Call, model: str) -> Posted:
 
 
 def options_of(call: Call) -> Options:
+    """Raises InvalidParameters. Where a webhook may lead is the dispatch's to say."""
     labels = [value for name, value in call.parameters if name == "label"]
-    return parse(Options, {**call.args, **({"label": labels} if labels else {})})
+    secret = call.header(SECRET_HEADER) or None
+    options = parse(Options, {**call.args, "webhook_secret": secret, **({"label": labels} if labels else {})})
+    if options.webhook and not secret:
+        raise InvalidParameters.missing("header", SECRET_HEADER)
+    if secret and not SECRET.fullmatch(secret):
+        raise InvalidParameters.wrong(
+            "header", SECRET_HEADER, "whsec_ and base64 of 24 bytes or more, or 24 to 255 visible characters"
+        )
+    return options
 
 
 def add_routes(app: App, dispatch: Dispatch) -> None:

@@ -13,6 +13,7 @@ from core.store.room import Room
 from core.store.submissions import Submissions
 from core.store.tasks import Tasks
 from core.store.waiting import Waiting
+from core.store.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Store:
 
     tasks: Tasks
     waiting: Waiting
+    webhooks: Webhooks
     models: Models
     agents: Agents
     blobs: Blobs
@@ -38,9 +40,11 @@ async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store
         pulse = Pulse(own, reserve_percent)
         async with pulse.beating():
             room = Room(connection, reserve_percent)
+            tasks = Tasks(connection)
             yield Store(
-                Tasks(connection),
+                tasks,
                 Waiting(connection),
+                Webhooks(connection, tasks),
                 Models(connection),
                 Agents(connection),
                 Blobs(connection),

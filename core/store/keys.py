@@ -43,6 +43,12 @@ ENDED: Final = "ended"
 """
 
 
+WEBHOOKS: Final = "webhooks"
+"""Sorted set: uid of each task whose end is to be told to its client's server → epoch second of the next try. Leaves
+when it was told, or given up, or the task is gone.
+"""
+
+
 def kept(number: int) -> str:
     """Written behind other writes, so that a replica that has it has them; each shard has one such key. Expires by
     itself.

@@ -16,6 +16,6 @@ for _, name in ipairs(redis.call('HKEYS', task)) do
   end
 end
 let_go('pending')
-redis.call('HDEL', task, 'failure', 'finished', 'announced')
+redis.call('HDEL', task, 'failure', 'finished', 'announced', 'webhook_told', 'webhook_tries')
 redis.call('HSET', task, 'failures', 0, 'queued', now())
 return 'pending'
