@@ -122,13 +122,10 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         await relay_upload(call, "/api/models/", params, model=None)
 
     @app.direct("OPTIONS", "/api/uploads/", problems=True)
-    async def tus_capabilities(call: Call) -> None:
+    @app.direct("OPTIONS", "/api/uploads/<uid>", problems=True)
+    async def offer_uploads(call: Call, **_: str) -> None:
         call.headers.append((tus.RESUMABLE, tus.VERSION))
         await relay(call, core, "OPTIONS", "/api/uploads/")
-
-    @app.direct("OPTIONS", "/api/uploads/<_>", problems=True)
-    async def tus_capabilities_again(call: Call, _: str) -> None:
-        await tus_capabilities(call)
 
     @app.direct("POST", "/api/uploads/", problems=True)
     async def open_upload(call: Call) -> None:

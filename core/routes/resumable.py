@@ -3,41 +3,29 @@
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-from pydantic import BaseModel
-
 from core import tus
 from core.calls import Call, Gone, Headers
 from core.contract.errors import ContractError, UploadNotFound
 from core.contract.http import TICKET_HEADER
+from core.contract.parameters import Continuation, Submission
 from core.contract.task import UID
 from core.dispatch import Dispatch
 from core.resumable import Resumable
 from core.routes.parameters import parse
 from core.routes.status import options_of
-from core.routes.tasks import Submission
 from core.serving import App
 from core.store.uploads import Standing
-
-
-class Continuation(BaseModel):
-    """What the gateway asks before it passes many bytes on."""
-
-    offset: int
-    size: int | None = None
 
 
 def add_routes(app: App, dispatch: Dispatch) -> None:
     uploads = Resumable(dispatch)
 
     @app.direct("OPTIONS", "/api/uploads/", problems=True)
-    async def capabilities(call: Call) -> None:
+    @app.direct("OPTIONS", "/api/uploads/<uid>", problems=True)
+    async def offer(call: Call, **_: str) -> None:
         call.headers.append((tus.RESUMABLE, tus.VERSION))
         max_size = (tus.MAX_SIZE, str(dispatch.max_upload_bytes))
         await call.answer(204, headers=[(tus.SUPPORTED, tus.VERSION), (tus.EXTENSION, tus.EXTENSIONS), max_size])
-
-    @app.direct("OPTIONS", "/api/uploads/<_>", problems=True)
-    async def capabilities_again(call: Call, _: str) -> None:
-        await capabilities(call)
 
     @app.direct("POST", "/api/uploads/", problems=True)
     async def create(call: Call) -> None:
