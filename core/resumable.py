@@ -91,10 +91,10 @@ class Resumable:
             await writer.pause()
             seconds = self.dispatch.store.uploads.keep_seconds
             return replace(standing, offset=writer.offset, seconds_left=seconds)
-        await self._finish(writer)
+        await self.finish(writer)
         return Standing(standing.length, standing.length)
 
-    async def _finish(self, writer: Writer) -> None:
+    async def finish(self, writer: Writer) -> None:
         uploads, coming = self.dispatch.store.uploads, writer.coming
         try:
             model = await self.dispatch.model(coming.model)

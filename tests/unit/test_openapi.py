@@ -26,7 +26,7 @@ BOTH = pytest.mark.parametrize("at", APPS, ids=["gateway", "core"])
 
 
 def _routes(app: App) -> dict[tuple[str, str], str]:
-    """Method and path → endpoint. HEAD is answered wherever GET is, and OPTIONS by the framework where it isn't alone."""
+    """Method and path → endpoint. HEAD is answered wherever GET is, OPTIONS by the framework unless it stands alone."""
     found = {}
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
