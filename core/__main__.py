@@ -18,7 +18,11 @@ from core.zipcheck import ZipCheck
 async def main() -> None:
     settings = Settings()
     async with (
-        open_store(settings.redis_url_with_password, reserve_percent=settings.redis_reserve_percent) as store,
+        open_store(
+            settings.redis_url_with_password,
+            reserve_percent=settings.redis_reserve_percent,
+            keep_uploads_hours=settings.keep_uploads_hours,
+        ) as store,
         Broker.open(settings) as broker,
     ):
         dispatch = Dispatch(

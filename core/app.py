@@ -13,7 +13,7 @@ from core.dispatch import Dispatch
 from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.overview import readiness
-from core.routes import agents, models, operators, status, tasks
+from core.routes import agents, models, operators, resumable, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
@@ -23,7 +23,7 @@ WITHOUT_STORE = frozenset({"/metrics", "/api/overview"})
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
     add_docs(app, "InferenceServer's core", At.CORE)
-    for part in (tasks, status, models, agents, operators):
+    for part in (tasks, status, resumable, models, agents, operators):
         part.add_routes(app, dispatch)
 
     def guard(call: Call) -> None:

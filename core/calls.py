@@ -57,6 +57,8 @@ class Call:
         """Begun, at least."""
         self.tells_problems = False
         """It is refused in problem details, and not as version 1 did."""
+        self.headers: list[tuple[str, str]] = []
+        """Of every answer to it, beside those that the answer brings."""
         self._scope = scope
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
@@ -176,7 +178,7 @@ class Call:
 
     async def _begin(self, status: int, headers: Headers) -> None:
         self.is_answered = True
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, *self.headers)]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def _end(self, body: bytes) -> None:

@@ -106,6 +106,11 @@ class CoreClient:
         params = ({"model": model} if model is not None else {}) | ({"size": str(size)} if size is not None else {})
         return Admission.model_validate_json(await self._call("GET", "/api/admission", params=params))
 
+    async def admit_more(self, uid: str, *, offset: int, size: int | None) -> None:
+        """Raises why that many bytes, or however many, wouldn't be taken for an upload from that offset on."""
+        params = {"offset": str(offset)} | ({"size": str(size)} if size is not None else {})
+        await self._call("GET", f"/api/uploads/{uid}/admission", params=params)
+
     async def ready(self) -> None:
         """Raises Unavailable, with what core lacks, when it can't take tasks."""
         await self._call("GET", "/readyz")

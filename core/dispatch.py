@@ -121,12 +121,16 @@ class Dispatch:
             raise TooLarge.over(self.max_upload_bytes)
         return Admission(max_bytes=self.max_upload_bytes, ticket=await self.store.room.ticket(size))
 
+    def check(self, options: Options) -> None:
+        """Raises InvalidParameters."""
+        if options.webhook:
+            self.guard.check(options.webhook)
+
     async def submit(self, posted: Posted, zip: AsyncIterable[bytes], announced: Announced) -> bool:
         """Stores, checks, commits and rings. Whoever hears from here can rely on the task's end. False: the very same
         was posted before. Raises TaskExists if something else was.
         """
-        if posted.options.webhook:
-            self.guard.check(posted.options.webhook)
+        self.check(posted.options)
         submit = self._submit_small if self.store.submissions.takes(announced.size) else self._submit
         new, created = await submit(posted, posted.fingerprinted(zip), announced)
         if created is Created.OTHER:

@@ -7,6 +7,9 @@ from core.contract.model import Model
 
 HOUR_SECONDS: Final = 3600.0
 
+UPLOADS_HOURS: Final = 24.0
+"""How long an unfinished upload that can be resumed is kept after its last bytes, unless an operator sets it."""
+
 
 @dataclass(frozen=True)
 class Retention:

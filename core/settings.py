@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 from core.amqp import BrokerSettings
 from core.client import CoreToken
 from core.contract.zips import ZipLimits
-from core.retention import Retention
+from core.retention import UPLOADS_HOURS, Retention
 from core.secrets import with_password
 
 MiB: Final = 2**20
@@ -39,6 +39,8 @@ class Settings(BrokerSettings, CoreToken):
     keep_outputs_hours: float = Field(default=7 * 24.0, ge=0, allow_inf_nan=False)
     keep_tasks_hours: float = Field(default=30 * 24.0, ge=0, allow_inf_nan=False)
     """After a task's end. A model may have its own."""
+    keep_uploads_hours: float = Field(default=UPLOADS_HOURS, gt=0, allow_inf_nan=False)
+    """After its last bytes, of an unfinished upload that can be resumed."""
 
     webhook_allow: str = ""
     """Names, addresses and networks of this organisation, with commas between, that webhooks may be sent to as well,

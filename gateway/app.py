@@ -8,6 +8,7 @@ from typing import Final
 
 from quart import Response, request, send_from_directory
 
+from core import tus
 from core.calls import Call
 from core.client import CoreClient, Unoffered
 from core.contract.errors import Forbidden, TaskNotFound, Unavailable
@@ -119,6 +120,34 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
             raise Forbidden("Registering models is the operator's here")
         params = [(name, value) for name, value in call.args.items() if name in PUBLIC_MODEL_PARAMETERS]
         await relay_upload(call, "/api/models/", params, model=None)
+
+    @app.direct("OPTIONS", "/api/uploads/", problems=True)
+    @app.direct("OPTIONS", "/api/uploads/<uid>", problems=True)
+    async def offer_uploads(call: Call, **_: str) -> None:
+        call.headers.append((tus.RESUMABLE, tus.VERSION))
+        await relay(call, core, "OPTIONS", "/api/uploads/")
+
+    @app.direct("POST", "/api/uploads/", problems=True)
+    async def open_upload(call: Call) -> None:
+        tus.meet(call)
+        await relay_upload(call, "/api/uploads/", call.parameters, model=None)
+
+    @app.direct("PATCH", "/api/uploads/<uid>", problems=True)
+    async def append(call: Call, uid: str) -> None:
+        tus.meet(call)
+        path, size = f"/api/uploads/{_known_form(uid)}", call.content_length
+        if size is None or size > SMALL_BYTES:
+            tus.check_type(call)
+            with own_token():
+                await core.admit_more(uid, offset=tus.number(call, tus.OFFSET), size=size)
+        await relay(call, core, "PATCH", path)
+
+    for method in ("HEAD", "DELETE"):
+
+        @app.direct(method, "/api/uploads/<uid>", problems=True)
+        async def upload(call: Call, uid: str) -> None:
+            tus.meet(call)
+            await relay(call, core, call.method, f"/api/uploads/{_known_form(uid)}")
 
     async def ask(call: Call, uid: str) -> Outcome:
         if not (seconds := call.wait_seconds):

@@ -9,6 +9,7 @@ from typing import Final
 import aiohttp
 import structlog
 
+from core import tus
 from core.calls import Call
 from core.client import CoreClient, unanswered
 from core.contract.errors import TooLarge, Unauthorized, Unavailable
@@ -25,7 +26,16 @@ ANSWER_SECONDS: Final = 15.0
 HELD_BYTES: Final = 2**16
 """Bodies up to this size are held, and passed on at once."""
 
-PASSED_ON: Final = ("content-type", "range", "if-range", "if-none-match", "accept", "idempotency-key", "webhook-secret")
+PASSED_ON: Final = (
+    "content-type",
+    "range",
+    "if-range",
+    "if-none-match",
+    "accept",
+    "idempotency-key",
+    "webhook-secret",
+    *(name.lower() for name in tus.ASKED),
+)
 PASSED_BACK: Final = frozenset(
     {
         "accept-ranges",
@@ -36,6 +46,7 @@ PASSED_BACK: Final = frozenset(
         "etag",
         "location",
         "retry-after",
+        *(name.lower() for name in tus.ANSWERED),
     }
 )
 

@@ -29,6 +29,7 @@ FOREVER = {
     *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
     *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.REAPER),
 }
+EXPIRE = ("kept:", "writer:")
 
 
 class Leaks:
@@ -119,7 +120,7 @@ class Leaks:
         for packed in self._hash(keys.MODELS).values():
             model = codec.unpack(Model, packed)
             owned |= _keys_of(model.zip) if model.zip else set()
-        everything = {key for key in keys_in(self._redis) if not key.startswith("kept:")}
+        everything = {key for key in keys_in(self._redis) if not key.startswith(EXPIRE)}
         yield from (f"key {key}" for key in sorted(everything - owned))
         yield from (f"due {uid}" for uid in self._members(keys.DUE) - tasks)
         yield from (f"loose {blob}" for blob in self._members(keys.LOOSE))

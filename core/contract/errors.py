@@ -87,6 +87,26 @@ class TaskNotFound(ContractError):
     detail = {"detail": "Task not found"}
 
 
+class UploadNotFound(ContractError):
+    detail = "There is no such upload: it was finished, given up, or left alone for too long"
+
+
+class UploadElsewhere(ContractError):
+    """What is sent doesn't begin where the upload goes on, or somebody else sends it."""
+
+    @classmethod
+    def at(cls, offset: int) -> "UploadElsewhere":
+        return cls(f"The upload goes on at byte {offset}: ask for its Upload-Offset, and send from there")
+
+
+class VersionUnknown(ContractError):
+    """Of a protocol."""
+
+
+class TypeUnknown(ContractError):
+    """The Content-Type is none that the call takes."""
+
+
 class TransitionRefused(ContractError):
     """The task isn't in a state, or not held by the attempt, from which the call may take it further."""
 

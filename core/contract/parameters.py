@@ -60,3 +60,14 @@ class AdmissionRequest(BaseModel):
     """That a task is for."""
     size: int | None = Field(default=None, ge=0)
     """Of the body, in bytes."""
+
+
+class Continuation(BaseModel):
+    """Of an upload that can be resumed."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    offset: int = Field(ge=0)
+    """Of the first byte that would be sent."""
+    size: int | None = Field(default=None, ge=0)
+    """How many, if that is known."""

@@ -18,16 +18,20 @@ from core.contract.errors import (
     TaskNotFinished,
     TaskNotFound,
     TooLarge,
+    TypeUnknown,
     Unauthorized,
     Unavailable,
+    UploadElsewhere,
+    VersionUnknown,
 )
 from core.contract.http import RETRY_AFTER_SECONDS, STANDARD, STATUS, Problem
 from core.contract.task import UID
-from core.openapi import agents, models, service, tasks
+from core.openapi import agents, models, service, tasks, uploads
 from core.openapi.operation import ZIP, Answer, At, Operation
 
 OPERATIONS: Final[Mapping[str, Sequence[Operation]]] = {
     "Tasks": tasks.OPERATIONS,
+    "Uploads": uploads.OPERATIONS,
     "Models": models.OPERATIONS,
     "Agents": agents.OPERATIONS,
     "Service": service.OPERATIONS,
@@ -97,6 +101,9 @@ _EXAMPLES: Final[Mapping[type[ContractError], ContractError]] = {
         InvalidParameters.wrong("query", "wait", "a number of seconds, 0 or more"),
         TaskFailed.because(reason="exit_nonzero", message="The model's container exited with 1", exit_code=1),
         TooLarge.over(17_179_869_184),
+        UploadElsewhere.at(1_048_512),
+        VersionUnknown("Send 'Tus-Resumable: 1.0.0': no other version of tus is spoken here"),
+        TypeUnknown("The bytes of an upload must come as 'application/offset+octet-stream'"),
     )
 }
 """Of those errors that don't always say the same."""

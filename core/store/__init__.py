@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from core.retention import HOUR_SECONDS, UPLOADS_HOURS
 from core.store.agents import Agents
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
@@ -12,6 +13,7 @@ from core.store.pulse import Pulse
 from core.store.room import Room
 from core.store.submissions import Submissions
 from core.store.tasks import Tasks
+from core.store.uploads import Uploads
 from core.store.waiting import Waiting
 from core.store.webhooks import Webhooks
 
@@ -28,12 +30,15 @@ class Store:
     blobs: Blobs
     room: Room
     submissions: Submissions
+    uploads: Uploads
     pulse: Pulse
     connection: Connection
 
 
 @asynccontextmanager
-async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, *, reserve_percent: float, keep_uploads_hours: float = UPLOADS_HOURS
+) -> AsyncIterator[Store]:
     """Returns within seconds, whether Redis answers or not."""
     # The pulse has a connection of its own: it mustn't wait behind transfers for one.
     async with connected(url) as connection, connected(url) as own:
@@ -41,15 +46,17 @@ async def open_store(url: str, *, reserve_percent: float) -> AsyncIterator[Store
         async with pulse.beating():
             room = Room(connection, reserve_percent)
             tasks = Tasks(connection)
+            blobs = Blobs(connection)
             yield Store(
                 tasks,
                 Waiting(connection),
                 Webhooks(connection, tasks),
                 Models(connection),
                 Agents(connection),
-                Blobs(connection),
+                blobs,
                 room,
                 Submissions(connection, room),
+                Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),
                 pulse,
                 connection,
             )

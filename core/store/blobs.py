@@ -46,6 +46,30 @@ class Loose:
     """Epoch second: its entry as it was found."""
 
 
+class Filling:
+    """Bytes on their way into a chunk. Small pieces are joined: a client that sends a byte at a time doesn't get an
+    object for each.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: list[bytearray | memoryview] = []
+
+    def add(self, piece: memoryview) -> None:
+        self.size += len(piece)
+        if len(piece) >= SMALL_BYTES:
+            self._pieces.append(piece)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    def take(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces, self.size = [], 0
+        return taken
+
+
 class Upload:
     """A blob while it is written, until its owner names it: `write`, `close`, then that step within `offered`."""
 
@@ -59,8 +83,7 @@ class Upload:
         self._redis = connection
         self._max_bytes = max_bytes
         self._reservation = reservation
-        self._pieces: list[bytearray | memoryview] = []
-        self._held = 0
+        self._filling = Filling()
         self.chunks = 0
         self._renewed = time.monotonic()
         self._loose_until = 0.0
@@ -76,27 +99,17 @@ class Upload:
             if self._reservation:
                 await self._reservation.tell()
         rest = memoryview(piece)
-        while self._held + len(rest) >= CHUNK_BYTES:
-            room = CHUNK_BYTES - self._held
-            self._add(rest[:room])
+        while self._filling.size + len(rest) >= CHUNK_BYTES:
+            room = CHUNK_BYTES - self._filling.size
+            self._filling.add(rest[:room])
             rest = rest[room:]
             await self._write_chunk()
         if rest:
-            self._add(rest)
-
-    def _add(self, piece: memoryview) -> None:
-        """Small ones are joined: a client that sends a byte at a time doesn't get an object for each."""
-        self._held += len(piece)
-        if len(piece) >= SMALL_BYTES:
-            self._pieces.append(piece)
-        elif self._pieces and isinstance(self._pieces[-1], bytearray):
-            self._pieces[-1] += piece
-        else:
-            self._pieces.append(bytearray(piece))
+            self._filling.add(rest)
 
     async def close(self) -> Blob:
         """Writes what is left. The blob stays loose until its owner has named it."""
-        if self._pieces or not self.chunks:
+        if self._filling.size or not self.chunks:
             await self._write_chunk()
         await self._renew()
         fields = ("owner", self.owner, "chunks", self.chunks, "size", self.size)
@@ -129,11 +142,11 @@ class Upload:
     async def _write_chunk(self) -> None:
         if self.chunks % RESERVED_CHUNKS == 0:
             await self._reserve()
-        await self._redis.call("SET", keys.chunk(self.id, self.chunks), b"".join(self._pieces))
+        chunk = self._filling.take()
+        await self._redis.call("SET", keys.chunk(self.id, self.chunks), chunk)
         if self._reservation:
-            await self._reservation.arrived(self._held)
+            await self._reservation.arrived(len(chunk))
         self.chunks += 1
-        self._pieces, self._held = [], 0
 
     async def _reserve(self) -> None:
         if self.chunks == 0:

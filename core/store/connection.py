@@ -347,14 +347,15 @@ async def soon(seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
         raise Unavailable from error
 
 
-def script(connection: Connection, *names: str, kept: bool = False) -> Script:
+def script(connection: Connection, *names: str, kept: bool = False, fills: bool = False) -> Script:
     """Of files in lua/, one after the other.
 
-    allow-oom: a task must be able to end when the memory is full, because that frees memory.
+    allow-oom: a task must be able to end when the memory is full, because that frees memory. What `fills` it is refused
+    then.
     """
     folder = resources.files("core.store").joinpath("lua")
     body = "".join(folder.joinpath(f"{name}.lua").read_text() for name in ("common", *names))
-    return Script(connection, f"#!lua flags=allow-oom\n{body}", kept=kept)
+    return Script(connection, f"#!lua{'' if fills else ' flags=allow-oom'}\n{body}", kept=kept)
 
 
 def _unavailable(error: Exception) -> Unavailable:

@@ -83,3 +83,19 @@ def blob(blob_id: str) -> str:
 def chunk(blob_id: str, number: int) -> str:
     """Bytes number * CHUNK_BYTES and on of a blob. Leaves with the blob."""
     return f"chunk:{blob_id}:{number}"
+
+
+def upload(uid: str) -> str:
+    """Hash: a resumable upload that will be the task of that uid. `about` (msgpack) what its client said, and where its
+    bytes are; `offset`: all before it are stored; `writer`: the number of the latest request that sends some, `writes`:
+    it hasn't said that it is through. Leaves when the task is made or the upload given up; expires by itself when no
+    bytes come for long.
+    """
+    return f"upload:{{{uid}}}"
+
+
+def writer(blob_id: str, number: int) -> str:
+    """In the chunk's slot: number of the youngest writer that began in the chunk, so that nothing of an older one gets
+    into it any more. Only where one was cut off without a word. Expires by itself.
+    """
+    return f"writer:{{{chunk(blob_id, number)}}}"

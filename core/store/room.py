@@ -37,29 +37,31 @@ class Announced:
 class Reservation:
     """Room that an upload was given and hasn't filled yet."""
 
-    def __init__(self, room: "Room", announced: Announced) -> None:
+    def __init__(self, room: "Room", announced: Announced, *, seconds: float = ALIVE_SECONDS) -> None:
+        """`seconds`: how long it counts after each word of the upload."""
         self.ticket = announced.ticket or secrets.token_hex(16)
         self._room = room
+        self._seconds = seconds
         self._is_known = announced.size is not None
         self._left = TOLD_BYTES if announced.size is None else announced.size
         self._told = self._left
 
     async def begin(self) -> None:
         async with soon():
-            await self._room.admit(self.ticket, self._left, seconds=ALIVE_SECONDS, may_hold=True)
+            await self._room.admit(self.ticket, self._left, seconds=self._seconds, may_hold=True)
 
     async def arrived(self, size: int) -> None:
         """So many bytes more are stored. StoreFull: there is no room for the next ones of an unknown length."""
         self._left = max(self._left - size, 0)
         if not self._left and not self._is_known:
             self._left = self._told = TOLD_BYTES
-            await self._room.admit(self.ticket, self._left, seconds=ALIVE_SECONDS, may_hold=False)
+            await self._room.admit(self.ticket, self._left, seconds=self._seconds, may_hold=False)
         elif self._told - self._left >= TOLD_BYTES:
             await self.tell()
 
     async def tell(self) -> None:
         """Says how far the upload is, and that it lives."""
-        await self._room.arrive(self.ticket, self._left)
+        await self._room.arrive(self.ticket, self._left, seconds=self._seconds)
         self._told = self._left
 
 
@@ -110,9 +112,9 @@ class Room:
             yield reservation
         finally:
             with suppress(Unavailable):  # it runs out by itself
-                await asyncio.shield(self._give_back(reservation.ticket))
+                await asyncio.shield(self.give_back(reservation.ticket))
 
-    async def _give_back(self, ticket: str) -> None:
+    async def give_back(self, ticket: str) -> None:
         async with soon():
             await self._redis.call("HDEL", keys.INCOMING, ticket)
 
@@ -140,8 +142,9 @@ class Room:
                 raise answer
         return Memory.of([info for [info] in cast(list[list[dict[str, Any]]], answers)])
 
-    async def arrive(self, ticket: str, left: int) -> None:
-        await self._arrive(keys=[keys.INCOMING], args=[ticket, left, ALIVE_SECONDS])
+    async def arrive(self, ticket: str, left: int, *, seconds: float) -> None:
+        """An admitted upload has so many bytes still to send, and counts for so long from now."""
+        await self._arrive(keys=[keys.INCOMING], args=[ticket, left, seconds])
 
     async def take_back(self) -> int:
         """From uploads that didn't come, or whose core died; they count no more already. How many there were."""

@@ -153,6 +153,7 @@ class Tasks:
         self._redis = connection
         self._sweeper = secrets.token_bytes(8)
         self._create = script(connection, "create", kept=True)
+        self._create_uploaded = script(connection, "uploaded", "create", kept=True)
         self._ring = script(connection, "ring")
         self._rung = Gathering(self._ring.each, at_once=NOTED_AT_ONCE)
         self._announce = script(connection, "announce")
@@ -169,15 +170,20 @@ class Tasks:
         self._turn = script(connection, "turn")
         self._bring_forward = script(connection, "bring_forward")
 
-    async def create(self, new: NewTask) -> Created:
+    async def create(self, new: NewTask, *, writer: int | None = None) -> Created:
         """Commits the task; sent twice it commits once. The indexes come first: a crash leaves an entry without a task,
-        never the reverse.
+        never the reverse. OTHER, if it comes of a resumable upload: the `writer` has lost that to a younger one.
         """
         now = time.time()
         await self._redis.note("ZADD", keys.DUE, "NX", now + FIRST_LOOK_SECONDS, new.uid, kept=True)
         await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
         args: list[str | bytes | float] = [new.fingerprint, new.input.id, *fields_of(new)]
-        created = Created((await self._create(keys=[keys.task(new.uid)], args=args)).decode())
+        if writer is None:
+            answer = await self._create(keys=[keys.task(new.uid)], args=args)
+        else:
+            args = [writer, *args, "uploaded", new.input.size]
+            answer = await self._create_uploaded(keys=[keys.task(new.uid), keys.upload(new.uid)], args=args)
+        created = Created(answer.decode())
         if created is Created.CREATED:
             await self._redis.note("ZADD", waiting_key(new.options.priority, new.need), "NX", now, new.uid)
         if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's

@@ -26,11 +26,12 @@ BOTH = pytest.mark.parametrize("at", APPS, ids=["gateway", "core"])
 
 
 def _routes(app: App) -> dict[tuple[str, str], str]:
-    """Method and path → endpoint. HEAD is answered wherever GET is, OPTIONS by the framework."""
+    """Method and path → endpoint. HEAD is answered wherever GET is, OPTIONS by the framework unless it stands alone."""
     found = {}
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+        methods = rule.methods or set()
+        for method in methods if len(methods) == 1 else methods - {"HEAD", "OPTIONS"}:
             if not PAGES.fullmatch(path):
                 found[method.lower(), path] = rule.endpoint
     return found
