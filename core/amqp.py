@@ -24,6 +24,7 @@ from core.contract import queues
 from core.contract.errors import Unavailable
 from core.contract.needs import ANY, Need
 from core.contract.options import Priority
+from core.observe import REQUEST, request_id
 from core.secrets import SecretsInFiles, with_password
 from core.trust import is_untrusted
 
@@ -44,6 +45,7 @@ LISTEN_SECONDS: Final = 30.0
 somebody declares it again at once.
 """
 
+_REQUEST: Final = "request-id"
 _BETWEEN_URLS: Final = re.compile(r"\s*,\s*(?=amqps?://)")
 LOST: Final = (aiormq.exceptions.AMQPError, aiormq.exceptions.ChannelInvalidStateError, OSError, TimeoutError)
 """How aiormq says that the broker, the connection or the channel went away."""
@@ -117,6 +119,12 @@ class Message:
         return self._delivered.body.decode("ascii", errors="replace")
 
     @property
+    def request(self) -> str:
+        """The id of the request that led to it; empty if nobody said so."""
+        headers = self._delivered.header.properties.headers or {}
+        return request_id(str(headers.get(_REQUEST, "")))
+
+    @property
     def queue(self) -> str:
         return self._delivered.routing_key or ""
 
@@ -179,6 +187,7 @@ class Broker:
             content_type="text/plain",
             delivery_mode=2,
             message_id=uid,
+            headers={_REQUEST: REQUEST.get()} if REQUEST.get() else None,
             expiration=str(expire_ms) if expire_ms else None,
         )
         try:

@@ -1,6 +1,8 @@
 """Core as an app: the routes, the token that guards them, the documents."""
 
+import asyncio
 from contextlib import suppress
+from typing import Final
 
 from quart import Response
 from werkzeug.datastructures import Authorization
@@ -10,18 +12,22 @@ from core.calls import Call
 from core.client import CoreToken
 from core.contract.errors import Unauthorized, Unavailable
 from core.dispatch import Dispatch
+from core.exposition import CONTENT_TYPE, note_build
 from core.openapi.operation import At
 from core.openapi.page import add_docs
-from core.overview import readiness
+from core.overview import overview, readiness
 from core.routes import agents, models, operators, resumable, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 WITHOUT_STORE = frozenset({"/metrics", "/api/overview"})
+OVERVIEW_SECONDS: Final = 5.0
+"""Prometheus waits for ten."""
 
 
 def make_app(dispatch: Dispatch, token: CoreToken) -> App:
     app = App("core")
+    note_build(app.figures, "core")
     add_docs(app, "InferenceServer's core", At.CORE)
     for part in (tasks, status, resumable, models, agents, operators):
         part.add_routes(app, dispatch)
@@ -56,6 +62,9 @@ def make_app(dispatch: Dispatch, token: CoreToken) -> App:
         with suppress(Unavailable):
             dispatch.store.pulse.check()
             metrics.note_agents(await dispatch.store.agents.all())
-        return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OVERVIEW_SECONDS):
+                metrics.note_overview(await overview(dispatch))
+        return Response(metrics.exposition(app.figures), content_type=CONTENT_TYPE)
 
     return app

@@ -17,9 +17,22 @@ from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 
 from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
-from core.contract.http import STATUS, Admission, Asked, Claim, ClaimRequest, ErrorBody, Noted, Outcome, Staged
+from core.contract.gateway import GatewayReport
+from core.contract.http import (
+    REQUEST_HEADER,
+    STATUS,
+    Admission,
+    Asked,
+    Claim,
+    ClaimRequest,
+    ErrorBody,
+    Noted,
+    Outcome,
+    Staged,
+)
 from core.contract.model import Model
 from core.contract.task import Failure
+from core.observe import REQUEST
 from core.secrets import SecretsInFiles
 
 log = structlog.get_logger()
@@ -140,6 +153,10 @@ class CoreClient:
         """Who an agent is, and for what it may listen."""
         return Wanted.model_validate_json(await self._call("POST", "/api/agents/", report.model_dump_json().encode()))
 
+    async def report_gateway(self, report: GatewayReport) -> None:
+        """Who a gateway is."""
+        await self._call("POST", "/api/gateways/", report.model_dump_json().encode())
+
     async def claim(self, uid: str, request: ClaimRequest) -> Claim:
         body = request.model_dump_json().encode()
         return Claim.model_validate_json(await self._call("POST", f"/api/tasks/{uid}/claim", body))
@@ -185,6 +202,8 @@ class CoreClient:
         seconds: float | None = CALL_SECONDS,
     ) -> bytes:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS)
+        if request := REQUEST.get():
+            headers = {**(headers or {}), REQUEST_HEADER: request}
         try:
             async with self.session.request(
                 method, path, data=data, params=params, headers=headers, timeout=timeout

@@ -15,6 +15,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import structlog
 
+from core import metrics
 from core.agents import lack
 from core.amqp import Broker
 from core.contract.agent import AgentReport, Wanted
@@ -139,6 +140,7 @@ class Dispatch:
             log.info("task.posted_again", task=new.uid)
             return False
         log.info("task.created", task=new.uid, model=posted.model, size=new.input.size)
+        metrics.TASKS_POSTED.labels(posted.model).inc()
         await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need, posted.options.priority))
         return True
 
@@ -290,6 +292,7 @@ class Dispatch:
         if task is None:
             raise TransitionRefused(f"The task can't be claimed: {outcome}")
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
+        metrics.note_claim(task)
         model, _ = await asyncio.gather(self._model_for(task), self.store.waiting.leave(task))
         return Claim(task=task, model=model, lease_seconds=self.lease_seconds)
 
@@ -344,6 +347,7 @@ class Dispatch:
         if outcome is Failed.STALE:
             return False
         log.warning("lease.expired", task=task.uid, attempt=task.attempt, task_is=outcome)
+        metrics.LEASES_EXPIRED.inc()
         return True
 
     async def expire_without_lease(self, task: Task) -> bool:
@@ -375,6 +379,7 @@ class Dispatch:
         transition = partial(self.store.tasks.cancel, uid, failure)
         if await self._end(task, transition, Failed.FAILED) is Failed.FAILED:
             log.info("task.cancelled", task=uid, attempt=task.attempt)
+            metrics.note_end(task, failure)
         task = await self.task(uid)
         if task.failure is None or task.failure.reason is not Reason.CANCELLED:
             raise TransitionRefused("The task has ended")
@@ -384,7 +389,10 @@ class Dispatch:
         """A task has waited for longer than its client wanted. False: it runs, or has ended."""
         failure = Failure(reason=Reason.EXPIRED, message="No agent took the task in the time that it was given")
         transition = partial(self.store.tasks.cancel, task.uid, failure, if_pending=True)
-        return await self._end(task, transition, Failed.FAILED) is Failed.FAILED
+        if await self._end(task, transition, Failed.FAILED) is not Failed.FAILED:
+            return False
+        metrics.note_end(task, failure)
+        return True
 
     async def retry(self, uid: str) -> None:
         """failed → pending, with the input that it had and all its tries. Twice is as once."""
@@ -512,6 +520,7 @@ class Dispatch:
         outcome = await self._end(task, transition, Ended.DONE)
         if outcome is Ended.DONE:
             log.info("task.finished", task=task.uid, attempt=attempt, size=output.size if output else None)
+            metrics.note_end(task)
         return outcome
 
     async def _fail(
@@ -519,6 +528,10 @@ class Dispatch:
     ) -> Failed:
         transition = partial(self.store.tasks.fail, task.uid, attempt, failure, noted=noted, if_expired=if_expired)
         outcome = await self._end(task, transition, Failed.FAILED)
+        if outcome in (Failed.FAILED, Failed.PENDING):
+            metrics.ATTEMPTS_FAILED.labels(task.model_human_readable_id, failure.reason).inc()
+        if outcome is Failed.FAILED:
+            metrics.note_end(task, failure)
         if outcome is Failed.PENDING:
             await self.store.tasks.look_again(task.uid, after_seconds=0 if if_expired else _again_seconds(task))
         return outcome

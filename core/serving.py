@@ -16,6 +16,7 @@ import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from prometheus_client import CollectorRegistry
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
@@ -25,6 +26,9 @@ from core.bells import Bells
 from core.calls import JSON, TAKEN_SECONDS, Call, Gone, headers_of
 from core.contract.errors import ContractError
 from core.contract.http import STATUS, ErrorBody
+from core.exchange import Exchange
+from core.observe import REQUEST
+from core.traffic import Traffic
 
 log = structlog.get_logger()
 
@@ -69,6 +73,9 @@ class App(Quart):
         self.in_flight = 0
         self.is_quiet = asyncio.Event()
         self.is_draining = False
+        self.figures = CollectorRegistry()
+        """For Prometheus."""
+        self.traffic = Traffic(self.figures)
         self.bells = Bells()
         """Rung when a task ends. Whoever makes the app lets them listen."""
         self.guard: Callable[[Call], None] = lambda _: None
@@ -102,26 +109,28 @@ class App(Quart):
             return await super().__call__(scope, receive, send)
         self.in_flight += 1
         self.is_quiet.clear()
+        closing = self._closing(send) if scope["http_version"].startswith("1") else send
+        exchange = Exchange(scope, receive, closing, self.traffic)
+        REQUEST.set(exchange.id)  # of this task, in which nothing else is answered
         try:
-            await self._answer(scope, receive, self._closing(send) if scope["http_version"].startswith("1") else send)
+            await self._answer(scope, exchange)
         finally:
+            exchange.end()
             self.in_flight -= 1
             if not self.in_flight:
                 self.is_quiet.set()
 
-    async def _answer(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def _answer(self, scope: HTTPScope, exchange: Exchange) -> None:
         with suppress(Gone):
-            await self._answer_somebody(Call(scope, receive, send), scope, receive, send)
+            await self._answer_somebody(Call(scope, exchange.receive, exchange.send), scope, exchange)
 
-    async def _answer_somebody(
-        self, call: Call, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def _answer_somebody(self, call: Call, scope: HTTPScope, exchange: Exchange) -> None:
         try:
-            endpoint, parts = self._admitted(call)
+            endpoint, parts = self._admitted(call, exchange)
             if handler := self._direct.get(endpoint):
                 await handler(call, **parts)
             else:
-                await super().__call__(scope, receive, _patient(send))
+                await super().__call__(scope, exchange.receive, _patient(exchange.send))
         except (NotFound, RequestRedirect):
             location = self._canonical(call)
             await (call.answer(307, headers=[("Location", location)]) if location else _refuse(call, NotFound()))
@@ -139,10 +148,11 @@ class App(Quart):
             if not call.is_answered:
                 await call.answer(500, BROKEN)
 
-    def _admitted(self, call: Call) -> tuple[str, Mapping[str, Any]]:
+    def _admitted(self, call: Call, exchange: Exchange) -> tuple[str, Mapping[str, Any]]:
         """The route. Who isn't let in is told so, whatever is asked for, and in the words that belong there."""
         try:
-            endpoint, parts = self._routes.match(call.path, call.method)
+            rule, parts = self._routes.match(call.path, call.method, return_rule=True)
+            exchange.route, endpoint = rule.rule, rule.endpoint
             call.tells_problems = endpoint in self.telling_problems
         finally:
             self.guard(call)
@@ -224,9 +234,11 @@ async def serve(
         config.alpn_protocols = ["http/1.1", "h2"]
     asyncio.get_running_loop().set_exception_handler(_note)
     log.info("server.started", host=host, port=port, tls=bool(tls))
+    watching = asyncio.create_task(app.traffic.watch(lambda: app.in_flight), name="traffic")
     try:
         await hypercorn_serve(app, config, shutdown_trigger=_drained(app))
     finally:
+        watching.cancel()
         log.info("server.stopped")
         end_soon(1)
 

@@ -17,6 +17,7 @@ from core.contract.errors import Unavailable
 from core.contract.task import Task
 from core.dispatch import Dispatch
 from core.metrics import repaired
+from core.observe import on_behalf_of
 from core.store.tasks import Look
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ class _Ring:
     uid: str
     queue: str
     why: str
+    request: str
 
 
 class Watch:
@@ -125,22 +127,24 @@ class Watch:
     async def _ring(self, look: Look, queue: str) -> _Ring | None:
         """None: the task can be left to its message."""
         uid, main = look.task.uid, self._broker.settings.unfinished_job_queue
+        request = look.task.request_id
         depth = await self._depth(queue)
         if look.rung_at is None:
-            return _Ring(uid, queue, "unrung")
+            return _Ring(uid, queue, "unrung", request)
         if look.rung_at < self._broker.empty_at(queue) - EMPTY_MARGIN_SECONDS:
-            return _Ring(uid, queue, "message lost")
+            return _Ring(uid, queue, "message lost", request)
         if look.is_bounced and not depth.consumers and not (await self._depth(main)).messages:
             # A consumer of version 1 may have the GPU that no agent of ours has, and listens on the main queue alone.
-            return _Ring(uid, main, "nobody listens")
+            return _Ring(uid, main, "nobody listens", request)
         return None
 
     async def _publish(self, ring: _Ring) -> _Ring | None:
-        try:
-            await self._broker.publish(ring.queue, ring.uid)
-        except Unavailable as error:
-            log.warning("task.unrung", task=ring.uid, error=str(error))
-            return None
+        with on_behalf_of(ring.request):
+            try:
+                await self._broker.publish(ring.queue, ring.uid)
+            except Unavailable as error:
+                log.warning("task.unrung", task=ring.uid, error=str(error))
+                return None
         return ring
 
     def _next_look(self, queue: str, seconds: float) -> float:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -18,17 +19,19 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def is_worker(count: int) -> bool:
+def is_worker(count: int, *, ended: Callable[[int], None]) -> bool:
     """Forks so many processes, in which this returns True. In the one that called, which stays as their parent, it
     returns False, when all have ended: a signal to end is passed on to them, and one that dies by itself is replaced.
+    `ended` is told each that has ended, by its pid.
 
     One is this process itself. Call it before there are threads or a loop.
     """
-    return count == 1 or _Workers().are_worked_by(count)
+    return count == 1 or _Workers(ended).are_worked_by(count)
 
 
 class _Workers:
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[int], None]) -> None:
+        self._ended = ended
         self._pids: set[int] = set()
         self._is_ending = False
 
@@ -41,6 +44,7 @@ class _Workers:
                     return True
             pid, status = os.wait()
             self._pids.discard(pid)
+            self._ended(pid)
             if not self._is_ending:
                 log.error("worker.died", pid=pid, exit_code=os.waitstatus_to_exitcode(status))
                 time.sleep(AGAIN_SECONDS)

@@ -93,6 +93,10 @@ class Stack:
     def core_url(self) -> str:
         return f"http://127.0.0.1:{self.ports.core}"
 
+    def metrics_url(self, name: str) -> str:
+        """Of a gateway or an agent whose own settings have a METRICS_PORT."""
+        return f"http://127.0.0.1:{self._own_settings[name]['METRICS_PORT']}/metrics"
+
     @property
     def redis_url(self) -> str:
         return self.servers.redis_url

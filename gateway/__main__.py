@@ -4,31 +4,44 @@ import asyncio
 from typing import Final
 
 from core.client import CoreClient
+from core.contract import VERSION
+from core.contract.gateway import GatewayReport
+from core.exposition import exposed, forget_process, note_build, shared_figures
 from core.observe import set_up_logs
 from core.serving import run, serve
 from core.workers import is_worker
 from gateway.app import make_app
+from gateway.reporting import expiry, note_expiry, report_for_ever
 from gateway.settings import Settings
 
 KEEP_ALIVE_SECONDS: Final = 20.0
 
 
 async def main(settings: Settings) -> None:
+    expires = expiry(settings.tls_cert_file)
+    report = GatewayReport(name=settings.gateway_name, version=VERSION, certificate_expires=expires)
     async with CoreClient.open(settings) as core, asyncio.TaskGroup() as group:
         app = make_app(core, allow_public_post_model=settings.allow_public_post_model != "")
+        note_build(app.figures, "gateway")
+        note_expiry(app.figures, expires)
         listener = group.create_task(app.bells.listen(core.ended), name="bells")
-        await serve(
-            app,
-            host=settings.gateway_host,
-            port=settings.gateway_port,
-            keep_alive_seconds=KEEP_ALIVE_SECONDS,
-            tls=(str(settings.tls_cert_file), str(settings.tls_key_file)),
-        )
+        reporter = group.create_task(report_for_ever(core, report), name="report")
+        async with exposed(settings, app.figures):
+            await serve(
+                app,
+                host=settings.gateway_host,
+                port=settings.gateway_port,
+                keep_alive_seconds=KEEP_ALIVE_SECONDS,
+                tls=(str(settings.tls_cert_file), str(settings.tls_key_file)),
+            )
         listener.cancel()
+        reporter.cancel()
 
 
 if __name__ == "__main__":
     set_up_logs("gateway")
     settings = Settings()
-    if is_worker(settings.gateway_workers):
-        run(main(settings))
+    processes = settings.gateway_workers
+    with shared_figures(processes=processes if settings.metrics_port else 1):
+        if is_worker(processes, ended=forget_process):
+            run(main(settings))

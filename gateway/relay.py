@@ -13,7 +13,8 @@ from core import tus
 from core.calls import Call
 from core.client import CoreClient, unanswered
 from core.contract.errors import TooLarge, Unauthorized, Unavailable
-from core.contract.http import TICKET_HEADER, Admission
+from core.contract.http import REQUEST_HEADER, TICKET_HEADER, Admission
+from core.observe import REQUEST
 
 log = structlog.get_logger()
 
@@ -62,6 +63,7 @@ async def relay(
 ) -> None:
     """The call as `method path` of core. The admission bounds a body whose length isn't known."""
     headers = {name: call.header(name) for name in PASSED_ON if name in call}
+    headers[REQUEST_HEADER] = REQUEST.get()
     body: AsyncIterator[bytes] | bytes | None = None
     if call.has_body:
         size = call.content_length

@@ -1,16 +1,21 @@
 """What an operator may set of the gateway. Each field is an environment variable of the same name, in capitals."""
 
 import os
+import socket
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from core.client import CoreAccess
+from core.exposition import MetricsPort
 
 
-class Settings(CoreAccess):
+class Settings(CoreAccess, MetricsPort):
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+
+    gateway_name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=256)
+    """Under which core lists it."""
 
     gateway_host: str = "0.0.0.0"  # noqa: S104 - this is the public door
     gateway_port: int = 8443

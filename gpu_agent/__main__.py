@@ -10,7 +10,9 @@ import structlog
 from core.amqp import Broker
 from core.client import CoreClient
 from core.contract.errors import Unauthorized
+from core.exposition import exposed, note_build
 from core.observe import set_up_logs
+from gpu_agent import metrics
 from gpu_agent.agent import Agent
 from gpu_agent.engine import Engine
 from gpu_agent.gpus import DriverHangs, Gpus
@@ -38,7 +40,10 @@ async def _run(settings: Settings) -> None:
     gpus = await _gpus(settings)
     slots = [Slot(gpu.uuid, gpu) for gpu in gpus.all]
     pool = Pool(slots or (Slot(f"cpu-{number}") for number in range(1, settings.cpu_slots + 1)))
+    note_build(metrics.FIGURES, "gpu_agent")
+    metrics.note_slots(len(pool.slots), lambda: pool.working)
     async with (
+        exposed(settings, metrics.FIGURES),
         CoreClient.open(settings) as core,
         Broker.open(settings) as broker,
         _engine(settings, slots=len(pool.slots)) as engine,

@@ -13,12 +13,14 @@ import structlog
 from core.amqp import Broker, Message
 from core.client import CoreClient, patiently
 from core.contract import VERSION
-from core.contract.agent import REPORT_SECONDS, AgentReport, Gpu
+from core.contract.agent import AgentReport, Gpu
 from core.contract.errors import ContractError, Unauthorized
 from core.contract.http import Claim, ClaimRequest
 from core.contract.needs import ANY, Need
+from core.contract.presence import REPORT_SECONDS
 from core.contract.queues import IN_TURN
-from gpu_agent import health
+from core.observe import on_behalf_of
+from gpu_agent import health, metrics
 from gpu_agent.attempt import Attempt, hand_back
 from gpu_agent.engine import Engine, EngineError
 from gpu_agent.gpus import Gpus
@@ -137,7 +139,8 @@ class Agent:
         """
         if not await is_readable(message):
             return None
-        claim = await self._claim(hold.slots[0], message, serves)
+        with on_behalf_of(message.request, task=message.uid):
+            claim = await self._claim(hold.slots[0], message, serves)
         begun = self._begin(claim, hold, host, staged) if claim else None
         await message.ack()
         return begun
@@ -189,7 +192,7 @@ class Agent:
         except Unauthorized:
             raise
         except ContractError as refusal:
-            log.info("message.dropped", task=uid, why=str(refusal))
+            log.info("message.dropped", why=str(refusal))
             return None
 
     async def _give_up(self, claiming: asyncio.Task[Claim]) -> None:
@@ -204,10 +207,12 @@ class Agent:
 
     async def _check_gpus(self) -> None:
         self.pool.note(await self.gpus.problems(in_use=self.pool.in_use))
+        metrics.note_gpus(self.gpus.all, self.gpus.readings, self.pool.problems)
 
     async def _report(self) -> None:
         """Tells core who this agent is, and learns for what it may listen. A core of an older version doesn't ask."""
-        problems = self.pool.problems
+        problems, own = self.pool.problems, await self._problems()
+        metrics.PROBLEMS.set(len(own))
         report = AgentReport(
             name=self.settings.agent_name,
             host=self.engine.host,
@@ -216,7 +221,7 @@ class Agent:
             gpus=tuple(Gpu(**asdict(gpu), problem=problems.get(gpu.uuid)) for gpu in self.gpus.all),
             slots=len(self.pool.slots),
             running=tuple(sorted(self._running())),
-            problems=await self._problems(),
+            problems=own,
         )
         try:
             wanted = await self.core.report(report)

@@ -9,6 +9,7 @@ import structlog
 from core.client import CoreClient
 from core.contract.errors import ContractError, TaskNotFound, TransitionRefused, Unauthorized, Unavailable
 from core.contract.task import Task
+from gpu_agent import metrics
 from gpu_agent.host import Host
 from gpu_agent.job import HostFailed, Job
 from gpu_agent.pool import Hold, Pool, Unserved
@@ -36,8 +37,8 @@ class Attempt:
 
     async def run(self) -> None:
         """Raises Unauthorized when core refuses the agent's token. Cancelled, it hands the task back."""
-        job, host, task = self.job, self.host, self.job.task
-        with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=self.hold.slots[0].name):
+        job, host = self.job, self.host
+        with job.told(self.hold.slots[0]):
             running = self.running or asyncio.create_task(self._run(), name=job.key)
             renewing = asyncio.create_task(self._renew_until_lost(), name=f"lease {job.key}")
             host.attempts.add(job.key)
@@ -83,9 +84,12 @@ class Attempt:
             try:
                 seconds = self.lease_seconds / TRIES_PER_LEASE
                 await self.host.core.renew(task.uid, task.attempt, self.job.noted, seconds=seconds)
+                metrics.RENEWALS.labels("renewed").inc()
             except (Unavailable, Unauthorized) as error:
+                metrics.RENEWALS.labels("unanswered").inc()
                 log.warning("lease.unrenewed", error=str(error))
             except (TaskNotFound, TransitionRefused):
+                metrics.RENEWALS.labels("refused").inc()
                 return
 
     async def _hand_back(self) -> None:

@@ -43,6 +43,7 @@ TASK: Final = "inference-server.task"
 ATTEMPT: Final = "inference-server.attempt"
 AGENT: Final = "inference-server.agent"
 NAME: Final = "inference-server.name"
+REQUEST: Final = "inference-server.request"
 
 
 class EngineError(Exception):

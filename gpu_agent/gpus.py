@@ -83,6 +83,8 @@ class Gpus:
         self.driver = _version(driver)
         """Its version; empty where there is none."""
         self.all: tuple[Gpu, ...] = ()
+        self.readings: Mapping[str, Reading] = {}
+        """What NVML said last, by UUID."""
 
     @classmethod
     async def of(cls, settings: Settings, *, discovered: Iterable[str] = (), driver: Path = DRIVER) -> Self:
@@ -120,6 +122,7 @@ class Gpus:
         """
         checked = self._checked if self._has_driver else []
         found = {}
+        self.readings = {}
         if checked:
             try:
                 look = await self._look(SECONDS)
@@ -127,6 +130,7 @@ class Gpus:
                 words = f"the NVIDIA driver hasn't answered for {SECONDS:g} seconds: see dmesg, or reboot"
                 found = dict.fromkeys(checked, words)
             else:
+                self.readings = look.readings
                 judged = {uuid: self._judged(uuid, look, is_ours=uuid in in_use) for uuid in checked}
                 found = {uuid: words for uuid, words in judged.items() if words}
         self._note(found)

@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -16,12 +16,15 @@ from core.contract.errors import InputGone, InvalidZip, OutputGone, TaskNotFound
 from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.task import Failure, Reason, Task, attempt_key
+from core.observe import on_behalf_of
+from gpu_agent import metrics
 from gpu_agent.cancellation import beside, to_its_end
 from gpu_agent.disks import DiskFull
 from gpu_agent.engine import (
     AGENT,
     ATTEMPT,
     NAME,
+    REQUEST,
     TASK,
     ContainerInterrupted,
     ContainerInvalid,
@@ -34,6 +37,7 @@ from gpu_agent.engine import (
 )
 from gpu_agent.folders import OutputRefused, OutputTooLarge
 from gpu_agent.host import Host
+from gpu_agent.pool import Slot
 from gpu_agent.volumes import AttemptVolumes
 
 log = structlog.get_logger()
@@ -84,7 +88,12 @@ class Job:
             ATTEMPT: str(self.task.attempt),
             AGENT: self.host.settings.agent_name,
             NAME: self.name,
-        }
+        } | ({REQUEST: self.task.request_id} if self.task.request_id else {})
+
+    def told(self, slot: Slot) -> AbstractContextManager[None]:
+        """Lines that are logged in it say which attempt they are about, and whose request."""
+        task = self.task
+        return on_behalf_of(task.request_id, task=task.uid, attempt=task.attempt, slot=slot.name)
 
     @property
     def key(self) -> str:
@@ -97,10 +106,12 @@ class Job:
         it makes everything ready and waits; what fails meanwhile is NotClaimed.
         """
         self.noted = Noted(gpus=gpus if self.model.use_gpu else ())
+        began = time.monotonic()
         self.host.names.add(self.name)
         try:
             async with self._prepared() as volumes:
                 self.ready.set()
+                self._note_phase("ready", since=began)
                 await self.claimed.wait()
                 await self._run_container(volumes)
                 await self._deliver(volumes)
@@ -153,11 +164,13 @@ class Job:
             log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
             ended = await engine.wait(self._container, seconds=model.timeout_seconds)
         except TimeoutError:
+            self._note_phase("running", since=started)
             self.host.seconds[model.uid] = model.timeout_seconds
             tail = await engine.log_tail(self._container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         self.exited_at = time.monotonic()
+        self._note_phase("running", since=started)
         self.host.seconds[model.uid] = self.exited_at - started
         self.freed.set()
         log.info("container.exited", exit_code=ended.code)
@@ -192,7 +205,11 @@ class Job:
             raise _failed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         except OutputRefused as error:
             raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
+        self._note_phase("output", since=self.exited_at)
         log.info("output.delivered")
+
+    def _note_phase(self, phase: str, *, since: float) -> None:
+        metrics.PHASES.labels(phase, self.model.human_readable_id).observe(time.monotonic() - since)
 
     async def _report(self, error: Exception) -> None:
         """Tells core why the attempt failed. Raises HostFailed when it did for this host's sake."""

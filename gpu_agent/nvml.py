@@ -51,6 +51,8 @@ class Reading:
     """As the host counts them; none are seen from a container that has its own."""
     trouble: str = ""
     """Why it can't compute, in words."""
+    busy_percent: int | None = None
+    """Of the last moment, in which something ran on it."""
 
 
 class Nvml:
@@ -88,10 +90,12 @@ def _reading(uuid: str) -> Reading:
     try:
         gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         memory = _said(pynvml.nvmlDeviceGetMemoryInfo, gpu, pynvml.nvmlMemory_v2)
+        rates = _said(pynvml.nvmlDeviceGetUtilizationRates, gpu)
         processes = _said(pynvml.nvmlDeviceGetComputeRunningProcesses, gpu) or ()
         return Reading(
             memory_mb=memory and memory.total // _MiB,
             taken_mb=memory and memory.used // _MiB,
+            busy_percent=rates and rates.gpu,
             pids=tuple(sorted(process.pid for process in processes)),
             trouble=_asked_recovery(gpu),
         )

@@ -144,6 +144,11 @@ class Pool:
         """GPUs on which a task may run."""
         return {uuid for hold in self._holds if not hold.recall for uuid in hold.gpus}
 
+    @property
+    def working(self) -> int:
+        """How many slots have a task."""
+        return sum(len(hold.slots) for hold in self._holds if not hold.recall)
+
     def _is_well(self, slot: Slot) -> bool:
         return slot.gpu is None or slot.gpu.uuid not in self.problems
 

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
 from core.client import CoreAccess
+from core.exposition import MetricsPort
 
 
 class GpuDevices(StrEnum):
@@ -20,7 +21,7 @@ class GpuDevices(StrEnum):
     """The Container Device Interface: devices that the toolkit has described in files that the engine reads."""
 
 
-class Settings(BrokerSettings, CoreAccess):
+class Settings(BrokerSettings, CoreAccess, MetricsPort):
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
     agent_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")

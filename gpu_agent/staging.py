@@ -14,6 +14,7 @@ from core.contract.errors import ContractError, TaskNotFound, TransitionRefused
 from core.contract.http import STAGED_SECONDS, Claim
 from core.contract.needs import ANY, Need
 from core.contract.task import UID
+from core.observe import on_behalf_of
 from gpu_agent.cancellation import ended, to_its_end, unless
 from gpu_agent.host import Host
 from gpu_agent.job import Job
@@ -89,11 +90,11 @@ class Stage:
         [slot] = self.hold.slots
         queues = self.queues(slot)
         message = await stack.enter_async_context(self.broker.next_message(list(queues), priority=BUSY))
-        following = await self._job(message)
+        with on_behalf_of(message.request, task=message.uid):
+            following = await self._job(message)
         if following is None:
             return None
-        task = following.task
-        with structlog.contextvars.bound_contextvars(task=task.uid, attempt=task.attempt, slot=slot.name):
+        with following.told(slot):
             log.info("task.staged")
             running = asyncio.create_task(following.run(self.hold.gpus), name=f"staged {following.key}")
         stack.push_async_callback(_dropped, following, running)
@@ -107,7 +108,7 @@ class Stage:
         try:
             shown = await self.host.core.stage(message.uid)
         except ContractError as refusal:
-            log.info("task.unstageable", task=message.uid, why=str(refusal))
+            log.info("task.unstageable", why=str(refusal))
             # Of a redelivered one only the claim can tell (ClaimRequest.redelivered).
             is_over = isinstance(refusal, TaskNotFound | TransitionRefused) and not message.redelivered
             await (message.ack() if is_over else message.give_back())
@@ -139,4 +140,5 @@ async def _dropped(job: Job, running: asyncio.Task[None]) -> None:
         running.cancel()
         await to_its_end(ended(running))
         error = None if running.cancelled() else running.exception()
-        log.info("task.unstaged", task=job.task.uid, error=error and str(error))
+        with on_behalf_of(job.task.request_id, task=job.task.uid):
+            log.info("task.unstaged", error=error and str(error))

@@ -3,11 +3,12 @@
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 
 import pytest
 
 from demo import engine
-from demo.ports import Ports
+from demo.ports import Ports, free_ports
 from demo.stack import Stack
 from demo.supervision import SEARCH_PATH
 from tests.clusters import RABBITMQ, REDIS, Clusters
@@ -43,7 +44,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory, clusters: bool) -> Iterato
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, clusters: bool) -> Iterator[Stack]:
     """The whole system with two agents without GPUs."""
-    with started(tmp_path_factory, agents=2, settings=SETTINGS, clusters=clusters) as stack:
+    measured = ("gateway", "agent-1", "agent-2")
+    with started(tmp_path_factory, agents=2, settings=SETTINGS, clusters=clusters, measured=measured) as stack:
         yield stack
 
 
@@ -56,17 +58,20 @@ def started(
     only: Sequence[str] | None = None,
     rabbitmq_settings: Mapping[str, int] | None = None,
     clusters: bool = False,
+    measured: Sequence[str] = (),
 ) -> Iterator[Stack]:
-    """A stack of its own, which goes with its data when the context ends."""
+    """A stack of its own, which goes with its data when the context ends. Who is `measured` has a METRICS_PORT."""
     missing = [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
     if missing:
         cannot_run(f"not installed: {', '.join(missing)}")
     ports = Ports.free()
+    others = (port for port in free_ports(len(measured) + len(astuple(ports))) if port not in astuple(ports))
     stack = Stack(
         folders.mktemp("stack"),
         ports,
         agents=agents,
         settings=settings,
+        own_settings={name: {"METRICS_PORT": str(next(others))} for name in measured},
         own_engine=True,
         only=only,
         rabbitmq_settings=rabbitmq_settings,

@@ -27,7 +27,7 @@ CALL_SECONDS = 30
 Value = TypeVar("Value")
 FOREVER = {
     *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
-    *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.REAPER),
+    *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.GATEWAYS, keys.REAPER),
 }
 EXPIRE = ("kept:", "writer:")
 

@@ -1,15 +1,9 @@
 """Who an agent is, as it tells core every few seconds, and what core answers."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Final
-
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.contract.needs import Need
-
-REPORT_SECONDS: Final = 10.0
-IS_THERE: Final = timedelta(seconds=3.5 * REPORT_SECONDS)
-"""Past its last word."""
+from core.contract.presence import Present
 
 
 class Gpu(BaseModel):
@@ -47,15 +41,8 @@ class AgentReport(BaseModel):
         return len(fitting) >= need.gpu_count
 
 
-class Agent(AgentReport):
+class Agent(AgentReport, Present):
     """An agent as core knows it."""
-
-    seen: datetime
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def is_there(self) -> bool:
-        return datetime.now(UTC) - self.seen <= IS_THERE
 
 
 class Wanted(BaseModel):

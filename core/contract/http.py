@@ -167,6 +167,8 @@ AWAY: Final = Outcome.of(errors.Unavailable())
 """It can't be known at the moment."""
 
 TICKET_HEADER: Final = "admission-ticket"
+REQUEST_HEADER: Final = "x-request-id"
+"""The client's own, or the gateway's; it goes on with what the request leads to."""
 
 
 class Readiness(BaseModel):

@@ -180,6 +180,8 @@ class Task(BaseModel):
     """Of the latest attempt that failed."""
     need: Need = ANY
     """What its model asked for when the task was posted."""
+    request_id: str = ""
+    """Of the request that posted it."""
     options: Options = PLAIN
     progress: Progress | None = None
     """Of the attempt that runs."""

@@ -1,4 +1,4 @@
-"""What agents and gateways call at core, and the list of agents."""
+"""What agents and gateways call at core, and the lists of them."""
 
 from typing import Final
 
@@ -14,6 +14,7 @@ from core.contract.errors import (
     TooLarge,
     TransitionRefused,
 )
+from core.contract.gateway import Gateway, GatewayReport
 from core.contract.http import Admission, Asked, Claim, ClaimRequest, Noted, Outcome, Staged
 from core.contract.parameters import AdmissionRequest
 from core.contract.task import Failure
@@ -41,6 +42,26 @@ OPERATIONS: Final = (
         _BODY,
         body=AgentReport,
         at=At.CORE,
+    ),
+    Operation(
+        "list_gateways",
+        "get",
+        "/api/gateways/",
+        "List the gateways that were there within a day, and when their certificates expire",
+        {200: Answer(list[Gateway])},
+        at=At.CORE,
+        tells_problems=True,
+    ),
+    Operation(
+        "report_gateway",
+        "post",
+        "/api/gateways/",
+        "A gateway says who it is",
+        _DONE,
+        _BODY,
+        body=GatewayReport,
+        at=At.CORE,
+        tells_problems=True,
     ),
     Operation(
         "admit",

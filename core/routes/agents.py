@@ -1,4 +1,6 @@
-"""What agents call beside version 1's API, the list of them, and the gateway's question before a large body."""
+"""What agents call beside version 1's API, the lists of them and of gateways, and a gateway's question before a large
+body.
+"""
 
 from typing import TypeVar
 
@@ -8,6 +10,7 @@ from quart import Response, request
 from core.calls import Call
 from core.contract.agent import Agent, AgentReport
 from core.contract.errors import InvalidRequest
+from core.contract.gateway import Gateway, GatewayReport
 from core.contract.http import ClaimRequest, Noted
 from core.contract.parameters import AdmissionRequest
 from core.contract.task import Failure
@@ -32,6 +35,17 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     async def every_agent() -> Response:
         """Those that were there within a day."""
         return json_response(TypeAdapter(list[Agent]).dump_json(await dispatch.store.agents.all()).decode())
+
+    @app.direct("POST", "/api/gateways/", problems=True)
+    async def hear_gateway(call: Call) -> None:
+        body = b"".join([piece async for piece in call.pieces()])
+        await dispatch.store.gateways.note(_parsed(GatewayReport, body))
+        await call.answer(204, headers=())
+
+    @app.direct("GET", "/api/gateways/", problems=True)
+    async def every_gateway(call: Call) -> None:
+        """Those that were there within a day."""
+        await call.answer(200, TypeAdapter(list[Gateway]).dump_json(await dispatch.store.gateways.all()))
 
     @app.post("/api/tasks/<uid>/claim")
     async def claim(uid: str) -> Response:
@@ -67,7 +81,11 @@ def _noted() -> Noted:
 
 
 async def _body(kind: type[Body]) -> Body:
+    return _parsed(kind, await request.get_data())
+
+
+def _parsed(kind: type[Body], body: bytes | str) -> Body:
     try:
-        return kind.model_validate_json(await request.get_data())
+        return kind.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest(f"The body is not a {kind.__name__}: {error}") from error

@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from core.contract.agent import Agent
+from core.contract.gateway import Gateway
 from core.retention import HOUR_SECONDS, UPLOADS_HOURS
-from core.store.agents import Agents
+from core.store import keys
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
 from core.store.models import Models
 from core.store.pulse import Pulse
+from core.store.reported import Reported
 from core.store.room import Room
 from core.store.submissions import Submissions
 from core.store.tasks import Tasks
@@ -26,7 +29,8 @@ class Store:
     waiting: Waiting
     webhooks: Webhooks
     models: Models
-    agents: Agents
+    agents: Reported[Agent]
+    gateways: Reported[Gateway]
     blobs: Blobs
     room: Room
     submissions: Submissions
@@ -52,7 +56,8 @@ async def open_store(
                 Waiting(connection),
                 Webhooks(connection, tasks),
                 Models(connection),
-                Agents(connection),
+                Reported(connection, keys.AGENTS, Agent),
+                Reported(connection, keys.GATEWAYS, Gateway),
                 blobs,
                 room,
                 Submissions(connection, room),

@@ -34,6 +34,9 @@ AGENTS: Final = "agents"
 """Hash: name of each agent → what it said of itself last, and when (msgpack). Who has said nothing for a day is removed
 when another one says something."""
 
+GATEWAYS: Final = "gateways"
+"""As AGENTS, of gateways."""
+
 REAPER: Final = "reaper"
 """Which core sweeps just now. Expires by itself."""
 

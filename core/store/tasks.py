@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, Literal, Self
@@ -18,6 +18,7 @@ from core.contract.needs import ANY, Need
 from core.contract.options import PLAIN, Options
 from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
 from core.gathering import Gathering
+from core.observe import REQUEST
 from core.store import keys
 from core.store.connection import Connection, script
 from core.store.waiting import waiting_key
@@ -105,6 +106,7 @@ class NewTask:
     options: Options = PLAIN
     fingerprint: str = ""
     """Of what was posted under a uid that its client chose; else empty."""
+    request_id: str = field(default_factory=REQUEST.get)
 
     @classmethod
     def of(cls, model: Model, uid: str, input: Blob, options: Options = PLAIN, fingerprint: str = "") -> Self:
@@ -400,6 +402,7 @@ def fields_of(new: NewTask) -> list[str | bytes | float]:
     fields += ["needs", "gpu"] if new.need.gpu_count else []
     fields += ["fingerprint", new.fingerprint, "posted", new.input.id] if new.fingerprint else []
     fields += ["options", codec.pack(new.options)] if new.options != PLAIN else []
+    fields += ["request", new.request_id] if new.request_id else []
     return fields + (["need", new.need.name] if new.need.name else [])
 
 
@@ -463,6 +466,7 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
         need=_need(fields),
         options=codec.unpack(Options, fields[b"options"]) if b"options" in fields else PLAIN,
         datetime_queued=_time(fields[b"queued"]) if b"queued" in fields else None,
+        request_id=fields.get(b"request", b"").decode(),
     )
 
 

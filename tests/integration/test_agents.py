@@ -15,7 +15,7 @@ from core.contract.needs import Need
 from core.contract.task import State
 from core.dispatch import Dispatch
 from core.store import keys
-from core.store.agents import FORGOTTEN_AFTER
+from core.store.reported import FORGOTTEN_AFTER
 from core.store.room import Announced
 from core.watch import Watch
 from tests.integration.making import GPU, GPU_MODEL, MODEL, PAIR, submitted

@@ -19,7 +19,7 @@ def end(*_):
     (pathlib.Path(sys.argv[1]) / f"{os.getpid()}.ended").touch()
     sys.exit()
 
-if is_worker(int(sys.argv[2])):
+if is_worker(int(sys.argv[2]), ended=lambda pid: None):
     signal.signal(signal.SIGTERM, end)
     (pathlib.Path(sys.argv[1]) / f"{os.getpid()}.began").touch()
     while True:

@@ -1,0 +1,85 @@
+"""A request and its answer on their way through a server: its id, and what is counted and logged of it."""
+
+import secrets
+import time
+from typing import Any, Final
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from core.contract.http import REQUEST_HEADER
+from core.observe import request_id
+from core.traffic import Traffic
+
+_HEADER: Final = REQUEST_HEADER.encode()
+
+UNMATCHED: Final = "unmatched"
+"""The route of what never got to one: labels mustn't be the client's to choose."""
+
+GONE: Final = 499
+"""The status of what was never answered, because its client had gone."""
+
+
+class Exchange:
+    """`receive` and `send` take the place of the server's. The answer carries the id, whoever makes it."""
+
+    __slots__ = (
+        "_receive",
+        "_scope",
+        "_send",
+        "_started",
+        "_traffic",
+        "_waits",
+        "id",
+        "received",
+        "route",
+        "seconds",
+        "status",
+    )
+
+    def __init__(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, traffic: Traffic
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._traffic = traffic
+        self._started = time.perf_counter()
+        self._waits = b"wait=" in scope["query_string"]
+        self.id = ""
+        for name, value in scope["headers"]:
+            if name == _HEADER:
+                self.id = request_id(value.decode("latin-1"))
+            elif name == b"prefer":
+                self._waits = True
+        self.id = self.id or secrets.token_hex(8)
+        self.route = UNMATCHED
+        """The rule that its path matches."""
+        self.status = GONE
+        self.seconds = 0.0
+        """Until the answer began."""
+        self.received = 0
+        """Bytes of the body."""
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        if message["type"] == "http.request" and (size := len(message.get("body", b""))):
+            self.received += size
+            self._traffic.received.inc(size)
+        return message
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.seconds = time.perf_counter() - self._started
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], (_HEADER, self.id.encode())]
+        elif size := len(message.get("body", b"")):
+            self._traffic.sent.inc(size)
+        await self._send(message)
+
+    def end(self) -> None:
+        """All of it has been sent, or the client has gone."""
+        if self.status == GONE:
+            self.seconds = time.perf_counter() - self._started
+        method = self._scope["method"] if self.route is not UNMATCHED else "any"
+        route = f"{self.route}?wait" if self._waits and self.route is not UNMATCHED else self.route
+        self._traffic.note(method, route, self.status, self.seconds, is_patient=self._waits, received=self.received)
