@@ -93,7 +93,7 @@ QUEUE_MESSAGES: Final = Gauge(
     "inference_server_queue_messages", f"Messages that nobody has taken yet{_AT_EACH}", ["queue"], registry=_REGISTRY
 )
 QUEUE_CONSUMERS: Final = Gauge(
-    "inference_server_queue_consumers", f"Slots that listen, busy ones as well{_AT_EACH}", ["queue"], registry=_REGISTRY
+    "inference_server_queue_consumers", f"Slots that listen now{_AT_EACH}", ["queue"], registry=_REGISTRY
 )
 
 

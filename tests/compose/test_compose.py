@@ -54,8 +54,9 @@ def test_everything_is_healthy(site: Site, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_files_are_valid(site: Site) -> None:
-    """Also with the override for GPUs."""
-    site.compose("--file", "docker-compose.yaml", "--file", "deploy/gpu.yaml", "config", "--quiet")
+    """Also with what can stand beside it."""
+    for beside in ("deploy/gpu.yaml", "deploy/monitoring.yaml"):
+        site.compose("--file", "docker-compose.yaml", "--file", beside, "config", "--quiet")
 
 
 def test_main_job(api: Api, model: Callable[..., str]) -> None:
