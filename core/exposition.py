@@ -14,6 +14,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
     values,
 )
@@ -29,6 +30,8 @@ TASK_BUCKETS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 36
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client, which reads no other setting, has the figures of several processes."""
+
+disable_created_metrics()  # they would be a second series of each counter, which nobody asks for
 
 
 class MetricsPort(BaseSettings):
@@ -97,7 +100,10 @@ async def exposed(port: MetricsPort, registry: CollectorRegistry) -> AsyncIterat
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, port.metrics_host, port.metrics_port, reuse_port=_is_shared()).start()
+        try:
+            await web.TCPSite(runner, port.metrics_host, port.metrics_port, reuse_port=_is_shared()).start()
+        except OSError as error:
+            raise SystemExit(f"METRICS_HOST and METRICS_PORT must be an address that is free here: {error}") from error
         yield
     finally:
         await runner.cleanup()

@@ -1,12 +1,14 @@
 """What Prometheus reads: figures that move by what happens, and nothing else."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import cast
 
 import requests
@@ -126,8 +128,8 @@ def test_the_metrics_port_has_nothing_else(stack: Stack) -> None:
 
 
 @contextmanager
-def gateway(stack: Stack, *, workers: int) -> Iterator[tuple[str, str]]:
-    """Another one, with so many processes: where it serves, and where its figures are."""
+def gateway(stack: Stack, *, workers: int) -> Iterator[tuple[str, str, int]]:
+    """Another one, with so many processes: where it serves, where its figures are, and the pid of their parent."""
     port, metrics_port = free_ports(2)
     environment = {
         "GATEWAY_HOST": "127.0.0.1",
@@ -144,16 +146,20 @@ def gateway(stack: Stack, *, workers: int) -> Iterator[tuple[str, str]]:
         [sys.executable, "-m", "gateway"], cwd=REPOSITORY, env=os.environ | environment, stdout=subprocess.DEVNULL
     )
     try:
-        yield f"https://localhost:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
+        yield f"https://localhost:{port}", f"http://127.0.0.1:{metrics_port}/metrics", process.pid
     finally:
         process.terminate()
         process.wait(30)
 
 
+def workers(parent: int) -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()}
+
+
 def test_the_figures_of_several_processes_are_one_sum(stack: Stack) -> None:
-    """Whichever of them answers Prometheus, and whichever answered the clients."""
+    """Whichever of them answers Prometheus, and whichever answered the clients, be it one that has died since."""
     asked = 30
-    with gateway(stack, workers=3) as (url, metrics):
+    with gateway(stack, workers=3) as (url, metrics, parent):
 
         def answers() -> bool:
             try:
@@ -171,3 +177,7 @@ def test_the_figures_of_several_processes_are_one_sum(stack: Stack) -> None:
         for _ in range(asked):  # each on a connection of its own, so that the kernel spreads them
             assert answers()
         assert {count() - before for _ in range(6)} == {asked}
+        killed, *_ = children = workers(parent)
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: len(workers(parent) - {killed}) == len(children))
+        assert count() - before == asked

@@ -12,6 +12,7 @@ from core.contract.errors import Unavailable
 from core.contract.needs import ANY
 from core.contract.queues import IN_TURN
 from core.contract.task import UID
+from core.observe import on_behalf_of
 from demo.stack import Stack
 from tests.direct import rabbitmq_at
 
@@ -44,6 +45,20 @@ async def test_messages_are_as_version_1_reads_them(broker: Broker, servers: Sta
     assert message.body == uid.encode()
     assert (properties.delivery_mode, properties.content_type, properties.message_id) == (2, "text/plain", uid)
     await connection.close()
+
+
+async def test_a_message_says_which_request_led_to_it(broker: Broker) -> None:
+    """Who reads only the body isn't disturbed by it, and a message without it is as good."""
+    queue = broker.settings.unfinished_job_queue
+    with on_behalf_of("from-client"):
+        await broker.publish(queue, "task-1")
+    await broker.publish(queue, "task-2")
+    requests = {}
+    for _ in range(2):
+        async with broker.next_message([queue]) as message:
+            await message.ack()
+            requests[message.uid] = message.request
+    assert requests == {"task-1": "from-client", "task-2": ""}
 
 
 async def test_a_busy_slot_holds_one_message(broker: Broker) -> None:
