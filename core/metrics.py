@@ -56,6 +56,12 @@ ATTEMPTS_FAILED: Final = Counter(
 LEASES_EXPIRED: Final = Counter(
     "inference_server_leases_expired", "Attempts whose agent was taken for dead", registry=_REGISTRY
 )
+WEBHOOKS: Final = Counter(
+    "inference_server_webhooks",
+    "Tries to tell clients' servers of an end: sent; failed, to be tried again; or given up",
+    ["outcome"],
+    registry=_REGISTRY,
+)
 PHASES: Final = phases(_REGISTRY)
 DURATIONS: Final = Histogram(
     "inference_server_task_duration_seconds",

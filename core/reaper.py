@@ -17,6 +17,7 @@ from core.contract.errors import StoreFull, TaskNotFound, Unavailable
 from core.contract.task import State, Task
 from core.dispatch import Dispatch
 from core.metrics import repaired
+from core.observe import on_behalf_of
 from core.store.tasks import LEASE_MARGIN_SECONDS, WITHOUT_LEASE_SECONDS, Look, Turn
 from core.watch import Watch
 
@@ -87,14 +88,16 @@ async def _look_at(dispatch: Dispatch, watch: Watch, uids: Sequence[str]) -> Non
             if look is None:
                 if await tasks.forget_missing(uid):
                     repaired("entry without task", task=uid)
-            elif look.task.state is State.PENDING:
-                if not await _expired(dispatch, look.task):
-                    waiting.append(look)
-            elif look.task.state is State.RUNNING:
-                if await _look_at_running(dispatch, look):
-                    expired.append(uid)
-            else:
-                await _look_at_ended(dispatch, watch, look)
+                continue
+            with on_behalf_of(look.task.request_id):
+                if look.task.state is State.PENDING:
+                    if not await _expired(dispatch, look.task):
+                        waiting.append(look)
+                elif look.task.state is State.RUNNING:
+                    if await _look_at_running(dispatch, look):
+                        expired.append(uid)
+                else:
+                    await _look_at_ended(dispatch, watch, look)
         except (KeyError, ValueError) as error:
             log.error("task.unreadable", task=uid, error=repr(error))
             await tasks.look_again(uid, after_seconds=UNREADABLE_SECONDS)

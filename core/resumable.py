@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from core import metrics
 from core.calls import Gone
 from core.contract.errors import (
     ContractError,
@@ -111,6 +112,7 @@ class Resumable:
         if await self.dispatch.store.tasks.create(new, writer=writer.number) is Created.OTHER:
             raise UploadElsewhere.at(writer.offset)
         log.info("task.created", task=new.uid, model=coming.model, size=blob.size)
+        metrics.TASKS_POSTED.labels(coming.model).inc()
         await uploads.release(writer)
         await self.dispatch.ring(
             new.uid, queue=self.dispatch.broker.settings.queue_for(new.need, coming.options.priority)

@@ -105,7 +105,7 @@ class Watch:
         rung = [ring for ring in await asyncio.gather(*map(self._publish, rings)) if ring]
         await asyncio.gather(*(self._dispatch.store.tasks.ring(ring.uid) for ring in rung))
         for ring in rung:
-            repaired(ring.why, task=ring.uid)
+            repaired(ring.why, task=ring.uid, request=ring.request)
         for ring in set(rings).difference(rung):
             again[ring.uid] = self._next_look(ring.queue, RETRY_SECONDS)
         self._is_silent |= bool(rings) and not rung

@@ -27,6 +27,8 @@ from core.contract import VERSION
 from core.contract.errors import InvalidParameters, Unavailable
 from core.contract.status import TaskStatus
 from core.contract.task import State, Task
+from core.metrics import WEBHOOKS
+from core.observe import REQUEST
 from core.store.webhooks import Webhooks
 
 log = structlog.get_logger()
@@ -194,14 +196,18 @@ class Postman:
         if entry is None or entry.is_told or entry.task.state not in (State.FINISHED, State.FAILED):
             await self.outbox.remove(uid)  # it was deleted, or is tried again, which will end too
             return
+        REQUEST.set(entry.task.request_id)  # of this delivery alone: each is a task of its own
         trouble = await self._send(entry.task)
         if trouble is None:
+            WEBHOOKS.labels("sent").inc()
             await self.outbox.told(uid)
             log.info("webhook.sent", task=uid)
         elif entry.tries < len(DELAYS_SECONDS):
+            WEBHOOKS.labels("failed").inc()
             await self.outbox.again(uid, after_seconds=DELAYS_SECONDS[entry.tries])
             log.info("webhook.failed", task=uid, why=trouble, tries=entry.tries + 1)
         else:
+            WEBHOOKS.labels("given up").inc()
             await self.outbox.told(uid)
             log.warning("webhook.given_up", task=uid, why=trouble)
 
