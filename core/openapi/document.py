@@ -109,6 +109,12 @@ _EXAMPLES: Final[Mapping[type[ContractError], ContractError]] = {
 """Of those errors that don't always say the same."""
 
 
+_DESCRIPTION: Final = (
+    "Each answer has an `X-Request-ID`: the one that the request came with, if it is 1 to 128 letters, digits, `.`, `_`"
+    " and `-`, else a new one. All logs have it."
+)
+
+
 def document(title: str, at: At) -> dict[str, Any]:
     """As a plain structure."""
     schemas = _Schemas()
@@ -123,7 +129,7 @@ def document(title: str, at: At) -> dict[str, Any]:
     security = {"token": {"type": "http", "scheme": "bearer", "description": "Core's token"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": VERSION},
+        "info": {"title": title, "version": VERSION, "description": _DESCRIPTION},
         "tags": [{"name": tag} for tag in used],
         "paths": paths,
         "components": {"schemas": schemas.defined()} | ({"securitySchemes": security} if at is At.CORE else {}),
