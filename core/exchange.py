@@ -49,7 +49,7 @@ class Exchange:
         for name, value in scope["headers"]:
             if name == _HEADER:
                 self.id = request_id(value.decode("latin-1"))
-            elif name == b"prefer":
+            elif name == b"prefer" and b"wait" in value:
                 self._waits = True
         self.id = self.id or secrets.token_hex(8)
         self.route = UNMATCHED

@@ -111,7 +111,7 @@ class Job:
         try:
             async with self._prepared() as volumes:
                 self.ready.set()
-                self._note_phase("ready", since=began)
+                self._note_phase("ready", time.monotonic() - began)
                 await self.claimed.wait()
                 await self._run_container(volumes)
                 await self._deliver(volumes)
@@ -164,14 +164,14 @@ class Job:
             log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
             ended = await engine.wait(self._container, seconds=model.timeout_seconds)
         except TimeoutError:
-            self._note_phase("running", since=started)
+            self._note_phase("running", model.timeout_seconds)
             self.host.seconds[model.uid] = model.timeout_seconds
             tail = await engine.log_tail(self._container)
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         self.exited_at = time.monotonic()
-        self._note_phase("running", since=started)
         self.host.seconds[model.uid] = self.exited_at - started
+        self._note_phase("running", self.exited_at - started)
         self.freed.set()
         log.info("container.exited", exit_code=ended.code)
         if ended.code and not ended.is_out_of_memory and (lack := self.host.disks.lack()):
@@ -205,11 +205,11 @@ class Job:
             raise _failed(Reason.OUTPUT_TOO_LARGE, str(error), 0) from error
         except OutputRefused as error:
             raise _failed(Reason.OUTPUT_INVALID, str(error), 0) from error
-        self._note_phase("output", since=self.exited_at)
+        self._note_phase("output", time.monotonic() - self.exited_at)
         log.info("output.delivered")
 
-    def _note_phase(self, phase: str, *, since: float) -> None:
-        metrics.PHASES.labels(phase, self.model.human_readable_id).observe(time.monotonic() - since)
+    def _note_phase(self, phase: str, seconds: float) -> None:
+        metrics.PHASES.labels(phase, self.model.human_readable_id).observe(seconds)
 
     async def _report(self, error: Exception) -> None:
         """Tells core why the attempt failed. Raises HostFailed when it did for this host's sake."""
