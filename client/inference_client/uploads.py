@@ -1,0 +1,117 @@
+"""A zip on its way to the server: in one request when it is small, else by tus 1.0 (tus.io), which goes on where it
+was cut.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from inference_client.answers import OnTransfer, Transfer
+from inference_client.errors import Conflict, NotFound
+from inference_client.session import PASSING, Session
+from inference_client.sources import Source
+from inference_client.wire import Body, Call
+
+SMALL_BYTES: Final = 8 * 1024 * 1024
+TUS: Final = {"Tus-Resumable": "1.0.0"}
+ZIP: Final = {"Content-Type": "application/zip"}
+OFFSET: Final = {**TUS, "Content-Type": "application/offset+octet-stream"}
+UPLOADS: Final = "/api/uploads/"
+
+Params = Sequence[tuple[str, str]]
+
+
+def _nobody(_: Transfer) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One zip for one task."""
+
+    session: Session
+    source: Source
+    params: Params
+    headers: Mapping[str, str]
+    on_progress: OnTransfer = _nobody
+
+    async def run(self, uid: str | None) -> str:
+        """The task's uid. A given one is of an upload that was begun, or of a task to be: afterwards it is that
+        task's, however often this is called.
+        """
+        if self.source.size <= SMALL_BYTES:
+            return await self._put(uid or secrets.token_urlsafe(32))
+        if uid is None:
+            uid = await self._create()
+            await self._resume(uid, 0)
+        elif (offset := await self._offset(uid)) is not None:
+            await self._resume(uid, offset)
+        else:
+            await self._put(uid)
+        return uid
+
+    async def _put(self, uid: str) -> str:
+        """Sent again after a cut, the same bytes for the same uid make one task."""
+        patience = self.session.patience()
+        while True:
+            body = self._body(uid, 0)
+            try:
+                await self.session.call(
+                    Call("PUT", f"/api/tasks/{uid}", self.params, {**ZIP, **self.headers}, body), repeat=False
+                )
+            except PASSING as error:
+                await patience.wait(error)
+            else:
+                return uid
+
+    async def _create(self) -> str:
+        """What is created twice, because an answer was lost, expires without a byte."""
+        headers = {**TUS, **self.headers, "Upload-Length": str(self.source.size)}
+        answer, _ = await self.session.call(Call("POST", UPLOADS, self.params, headers))
+        return answer.headers["location"].rstrip("/").rpartition("/")[2]
+
+    async def _resume(self, uid: str, offset: int) -> None:
+        patience = self.session.patience()
+        while True:  # with nothing left to send, too: that asks the server to make the task of it
+            call = Call("PATCH", UPLOADS + uid, (), {**OFFSET, "Upload-Offset": str(offset)}, self._body(uid, offset))
+            try:
+                await self.session.call(call, repeat=False)
+            except (*PASSING, Conflict) as error:
+                arrived = await self._offset(uid)
+                if arrived is None:  # all of it did, and only the answer was lost: or there is no such task
+                    await self.session.call(Call("GET", f"/api/tasks/{uid}/status"))
+                    return
+                if arrived > offset:
+                    patience.reset()
+                elif isinstance(error, Conflict):
+                    raise
+                else:
+                    await patience.wait(error)
+                offset = arrived
+            else:
+                return
+
+    async def _offset(self, uid: str) -> int | None:
+        """How much has arrived of an upload that isn't complete; None: there is none."""
+        try:
+            answer, _ = await self.session.call(Call("HEAD", UPLOADS + uid, headers=TUS))
+        except NotFound:
+            return None
+        if int(answer.headers["upload-length"]) != self.source.size:
+            raise Conflict(
+                f"What was begun as {uid} has {answer.headers['upload-length']} bytes, this has {self.source.size}: "
+                "send the same files, or leave the uid out"
+            )
+        return int(answer.headers["upload-offset"])
+
+    def _body(self, uid: str, start: int) -> Body:
+        return Body(self._told(uid, start), self.source.size - start)
+
+    def _told(self, uid: str, at: int) -> Iterator[bytes]:
+        total = self.source.size
+        self.on_progress(Transfer(uid, at, total))
+        for piece in self.source.read(at):
+            yield piece
+            at += len(piece)
+            self.on_progress(Transfer(uid, at, total))
