@@ -34,7 +34,7 @@ class Warnings(logging.Handler):
     """The client's: a server that is away, and when it is tried again."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        err.print(f"[yellow]{escape(record.getMessage())}[/]")
+        err.print(f"[yellow]{escape(record.getMessage())}[/]", soft_wrap=True)
 
 
 def is_watched() -> bool:
@@ -46,7 +46,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    err.print(text, markup=False)
+    err.print(text, markup=False, soft_wrap=True)
 
 
 def say_json(value: object, *, indent: int | None = 2) -> None:
