@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from inference_client.errors import Unavailable, Unreachable, refusal
+from inference_client.errors import Refused, Unavailable, Unreachable, refusal
 from inference_client.wire import Answer, Call, Wire
 
 log = logging.getLogger("inference_client")
@@ -75,9 +75,9 @@ class Patience:
         self._since = time.monotonic()
         self._seconds = FIRST_SECONDS
 
-    async def wait(self, error: Unreachable | Unavailable) -> None:
+    async def wait(self, error: Unreachable | Refused) -> None:
         """Before another try; raises the error when there is none."""
-        asked = error.retry_seconds if isinstance(error, Unavailable) else None
+        asked = error.retry_seconds if isinstance(error, Refused) else None
         seconds = max(self._seconds * random.uniform(0.5, 1), asked or 0)  # noqa: S311 - jitter, not a secret
         left = self._since + self._session.patience_seconds - time.monotonic()
         if not self._session.has_answered or left <= 0:

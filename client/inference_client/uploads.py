@@ -72,22 +72,21 @@ class Upload:
         return answer.headers["location"].rstrip("/").rpartition("/")[2]
 
     async def _resume(self, uid: str, offset: int) -> None:
+        """The last byte arrives together with the task that is made of them."""
         patience = self.session.patience()
-        while True:  # with nothing left to send, too: that asks the server to make the task of it
-            call = Call("PATCH", UPLOADS + uid, (), {**OFFSET, "Upload-Offset": str(offset)}, self._body(uid, offset))
+        while offset < self.source.size:
+            headers = {**OFFSET, "Upload-Offset": str(offset)}
             try:
-                await self.session.call(call, repeat=False)
+                await self.session.call(
+                    Call("PATCH", UPLOADS + uid, (), headers, self._body(uid, offset)), repeat=False
+                )
             except (*PASSING, Conflict) as error:
                 arrived = await self._offset(uid)
-                if arrived is None:  # all of it did, and only the answer was lost: or there is no such task
-                    await self.session.call(Call("GET", f"/api/tasks/{uid}/status"))
-                    return
+                if arrived is None:
+                    raise NotFound(f"The upload {uid} is no longer kept: send the files again") from error
                 if arrived > offset:
                     patience.reset()
-                elif isinstance(error, Conflict):
-                    raise
-                else:
-                    await patience.wait(error)
+                await patience.wait(error)
                 offset = arrived
             else:
                 return
