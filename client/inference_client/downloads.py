@@ -37,7 +37,8 @@ class Download:
             except PASSING as error:
                 if await beside(_size, part) > at:
                     patience.reset()
-                await patience.wait(error)
+                else:
+                    await patience.wait(error)
         await beside(_name, part, self.target)
 
     async def _append(self, part: Path, at: int, size: int, etag: str) -> None:

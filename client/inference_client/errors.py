@@ -1,5 +1,6 @@
 """What can go wrong. Each says what to do about it, where there is something to do."""
 
+import http.client
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -129,4 +130,4 @@ def _sentence(detail: Any, status: int) -> str:
         return "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in detail)
     if detail == "ModelNotFound":
         return "There is no such model: `infer models` lists those that there are"
-    return str(detail) if detail else f"The server answered {status}"
+    return str(detail) if detail else f"The server answered {status} {http.client.responses.get(status, '')}".rstrip()

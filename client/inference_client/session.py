@@ -83,6 +83,6 @@ class Patience:
         if not self._session.has_answered or left <= 0:
             raise error
         seconds = min(seconds, left)
-        log.warning("%s. Trying again in %.0f s", error, seconds)
+        log.warning("%s. Trying again in %.1f s", str(error).rstrip("."), seconds)
         self._seconds = min(2 * self._seconds, LAST_SECONDS)
         await self._session.wire.pause(seconds)

@@ -86,7 +86,8 @@ class Upload:
                     raise NotFound(f"The upload {uid} is no longer kept: send the files again") from error
                 if arrived > offset:
                     patience.reset()
-                await patience.wait(error)
+                else:
+                    await patience.wait(error)
                 offset = arrived
             else:
                 return
