@@ -25,8 +25,14 @@ PIECE_BYTES = 256 * 1024
 MARK_BYTES = 64 * 1024 * 1024
 """A file's checksum is remembered at each multiple of this, so that little is read again to go on in its middle."""
 
-_LARGEST_32 = 0xFFFF_FFFF
-_LARGEST_16 = 0xFFFF
+LARGE = 0xFFFF_FFFF
+"""From here on a size or an offset stands in 64 bits elsewhere,"""
+
+_ELSEWHERE = 0xFFFF_FFFF
+"""and this in its usual place."""
+
+MANY = 0xFFFF
+_LONGEST_NAME = 0xFFFF
 _FLAGS = 1 << 3 | 1 << 11  # checksum and sizes follow the bytes; the name is UTF-8
 _FOLDER_FLAGS = 1 << 11
 _PLAIN, _ZIP64 = 20, 45  # versions needed to extract: APPNOTE.TXT 4.4.3
@@ -99,7 +105,11 @@ def _spelled(member: Member) -> bytes:
         name = member.name.encode()
     except UnicodeEncodeError:
         raise SourceError(f"{member.path!a} has a name that isn't UTF-8: rename it") from None
-    if len(name) > _LARGEST_16:
+    if b"\\" in name:
+        raise SourceError(
+            f"{member.path} has a backslash in its name, which would be taken for a folder's end: rename it"
+        )
+    if len(name) > _LONGEST_NAME:
         raise SourceError(f"{member.path} has too long a name")
     return name
 
@@ -123,11 +133,11 @@ class _Entry:
 
     @property
     def is_large(self) -> bool:
-        return self.size >= _LARGEST_32
+        return self.size >= LARGE
 
     def header(self) -> bytes:
         extra = struct.pack("<2H2Q", 1, 16, 0, 0) if self.is_large else b""
-        sizes = (_LARGEST_32,) * 2 if self.is_large else (0, 0)
+        sizes = (_ELSEWHERE,) * 2 if self.is_large else (0, 0)
         version = _ZIP64 if self.is_large else _PLAIN
         lengths = len(self.name), len(extra)
         fixed = struct.pack("<4s5H3L2H", b"PK\3\4", version, self._flags, 0, _TIME, _DATE, 0, *sizes, *lengths)
@@ -141,15 +151,15 @@ class _Entry:
     def record(self) -> bytes:
         """Of the directory at the end."""
         large = [self.size, self.size] if self.is_large else []
-        far = [self.offset] if self.offset >= _LARGEST_32 else []
+        far = [self.offset] if self.offset >= LARGE else []
         extra = struct.pack(f"<2H{len(large + far)}Q", 1, 8 * len(large + far), *large, *far) if large or far else b""
         version = _ZIP64 if extra else _PLAIN
-        sizes = (_LARGEST_32,) * 2 if large else (self.size,) * 2
+        sizes = (_ELSEWHERE,) * 2 if large else (self.size,) * 2
         mode = _FOLDER_MODE if self.member.is_folder else _FILE_MODE
         head = struct.pack(
             "<4s6H3L", b"PK\1\2", _UNIX | version, version, self._flags, 0, _TIME, _DATE, self.crc, *sizes
         )
-        tail = struct.pack("<5H2L", len(self.name), len(extra), 0, 0, 0, mode, _LARGEST_32 if far else self.offset)
+        tail = struct.pack("<5H2L", len(self.name), len(extra), 0, 0, 0, mode, _ELSEWHERE if far else self.offset)
         return head + tail + self.name + extra
 
     @property
@@ -221,14 +231,11 @@ class StoredZip:
 
     def _end(self, size: int) -> bytes:
         count, offset = len(self._entries), self._directory_offset
-        end = b""
-        if count >= _LARGEST_16 or offset >= _LARGEST_32 or size >= _LARGEST_32:
-            totals = count, count, size, offset
-            end += struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, _UNIX | _ZIP64, _ZIP64, 0, 0, *totals)
-            end += struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
-        counts = (min(count, _LARGEST_16),) * 2
-        places = min(size, _LARGEST_32), min(offset, _LARGEST_32)
-        return end + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *counts, *places, 0)
+        if count < MANY and offset < LARGE and size < LARGE:
+            return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, offset, 0)
+        end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, _UNIX | _ZIP64, _ZIP64, 0, 0, count, count, size, offset)
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
+        return end + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(_ELSEWHERE,) * 2, 0)
 
 
 def _after(start: int, at: int, piece: bytes) -> Iterator[bytes]:

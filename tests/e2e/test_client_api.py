@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-
-from demo.stack import Stack
 from inference_client import (
     AsyncClient,
     Changed,
@@ -20,6 +18,8 @@ from inference_client import (
     TaskFailed,
     Transfer,
 )
+
+from demo.stack import Stack
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.zips import files_of
 

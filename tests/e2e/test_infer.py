@@ -1,19 +1,25 @@
 """`infer` in the hands of a person and of a script."""
 
+import random
 import signal
 from pathlib import Path
 
 import pytest
+import requests
 
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import ModelMaker
-from tests.infer import Infer, install
+from tests.infer import COMMAND_SECONDS, Infer, install
+from tests.proxy import Proxy, holding
 from tests.waiting import eventually
 from tests.zips import files_of, zip_of
 from tls.certs import ensure
 
 SCANS = {"Müller, Jörg/été.txt": b"un\n", "Müller, Jörg/データ.bin": bytes(range(256)) * 5000, "note.txt": b""}
+
+LARGE = 24 * 2**20
+"""More than the client sends in one request, and than sockets hold."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ def test_several_files_and_a_zip_as_it_is(infer: Infer, copying: str, api: Api, 
 def test_scripts_tell_by_the_code(infer: Infer, copying: str, waiting: str, scans: Path) -> None:
     """What went wrong, without reading a word of it; and the words are one sentence, no traceback."""
     uid = infer("submit", waiting, scans).out.strip()
-    codes = {
+    codes: dict[int, list[tuple[str | Path, ...]]] = {
         2: [("submit", copying, "not-there"), ("submit", copying, scans, "--label", "x"), ("nonsense",)],
         4: [("status", "x" * 43), ("fetch", "x" * 43), ("submit", "no-such-model", scans)],
         6: [("fetch", uid), ("wait", uid, "--timeout", "0.1")],
@@ -126,13 +132,53 @@ def test_settings_come_from_flags_then_the_environment_then_a_file(infer: Infer,
 def test_ctrl_c_says_how_to_go_on(infer: Infer, waiting: str, api: Api, core: Api, scans: Path) -> None:
     """Whoever waits can stop waiting; the task goes on."""
     with infer.start("submit", waiting, scans, "--wait") as process:
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         uid = process.stdout.readline().strip()
         eventually(lambda: api.get(f"/api/tasks/{uid}/status").status_code == 200)
         process.send_signal(signal.SIGINT)
         err = process.stderr.read()
     assert (process.returncode, f"infer wait {uid}" in err, "Traceback" in err) == (130, True, False)
     assert api.get(f"/api/tasks/{uid}/status").json()["state"] == "pending"
+
+
+def test_what_was_interrupted_goes_on(
+    infer: Infer, stack: Stack, waiting: str, api: Api, core: Api, tmp_path: Path
+) -> None:
+    """An upload and a download, each by the command that Ctrl-C says, from where they stood."""
+    sent = zip_of({"sent.bin": random.Random(1).randbytes(LARGE)})
+    (tmp_path / "large.zip").write_bytes(sent)
+    with holding(stack.ports.gateway, up_after=LARGE // 2) as proxy:
+        said = _interrupted(infer, proxy, "submit", waiting, "large.zip")
+    uid = said.split()[-1]
+    assert int(_upload(api, uid).headers["Upload-Offset"]) > 0
+    assert infer(*said.split()[1:]).out.strip() == uid
+    assert core.get(f"/api/tasks/inputs/{uid}").content == sent
+    assert infer("submit", waiting, "large.zip", "--uid", uid).out.strip() == uid
+
+    output = zip_of({"made.bin": random.Random(2).randbytes(LARGE)})
+    assert core.call("POST", f"/api/tasks/outputs/{uid}", zip=output).status_code == 200
+    with holding(stack.ports.gateway, down_after=LARGE // 2) as proxy:
+        said = _interrupted(infer, proxy, "fetch", uid, "-o", "made.zip")
+    [part] = tmp_path.glob("*.part")
+    assert 0 < part.stat().st_size < len(output)
+    assert infer(*said.split()[1:]).out.strip() == "made.zip"
+    assert (tmp_path / "made.zip").read_bytes() == output
+    assert not list(tmp_path.glob("*.part"))
+
+
+def _interrupted(infer: Infer, proxy: Proxy, *command: str) -> str:
+    """The command with which it says that one can go on."""
+    with infer.start(*command, INFER_URL=f"https://localhost:{proxy.port}") as process:
+        proxy.wait_until_it_holds()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=COMMAND_SECONDS)
+    assert process.returncode == 130, err
+    return err.strip().partition("To go on: ")[2]
+
+
+def _upload(api: Api, uid: str) -> requests.Response:
+    return api.call("HEAD", f"/api/uploads/{uid}", headers={"Tus-Resumable": "1.0.0"})
 
 
 def test_models_are_added(infer: Infer, core: Api, model: ModelMaker, scans: Path) -> None:

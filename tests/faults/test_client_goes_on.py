@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from inference_client import Client, Transfer
 
 from demo.stack import Stack
-from inference_client import Client, Transfer
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT
 from tests.faults.kills import kill
