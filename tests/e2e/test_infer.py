@@ -10,7 +10,7 @@ import requests
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import ModelMaker
-from tests.infer import COMMAND_SECONDS, Infer, install
+from tests.infer import COMMAND_SECONDS, Infer
 from tests.proxy import Proxy, holding
 from tests.waiting import eventually
 from tests.zips import files_of, zip_of
@@ -22,14 +22,9 @@ LARGE = 24 * 2**20
 """More than the client sends in one request, and than sockets hold."""
 
 
-@pytest.fixture(scope="module")
-def bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("installed"))
-
-
 @pytest.fixture
-def infer(stack: Stack, bin: Path, tmp_path: Path) -> Infer:
-    return Infer.of(stack, bin, tmp_path)
+def infer(stack: Stack, client_bin: Path, tmp_path: Path) -> Infer:
+    return Infer.of(stack, client_bin, tmp_path)
 
 
 @pytest.fixture
