@@ -26,10 +26,10 @@ from inference_client.blocking import blocking, blocking_iterator, run
 from inference_client.downloads import Download
 from inference_client.errors import Gone, NotFinished, NotInTime, TaskFailed, Unreachable
 from inference_client.eventstream import Message, messages
-from inference_client.session import PASSING, Session
+from inference_client.session import PASSING, Session, task_path
 from inference_client.sources import Given, source
-from inference_client.uploads import ZIP, Upload
-from inference_client.wire import AsyncWire, BlockingWire, Body, Call, Wire
+from inference_client.uploads import ZIP, Upload, body_of
+from inference_client.wire import AsyncWire, BlockingWire, Call, Wire
 
 PATIENCE_SECONDS: Final = 300.0
 WAIT_SECONDS: Final = 30.0
@@ -69,6 +69,7 @@ class Operations:
         description: str = "",
         use_gpu: bool = True,
         files: Given | None = None,
+        on_progress: OnTransfer = _nobody,
     ) -> Model:
         """Registers an image, with the files that its containers find in /model. Conflict: there is one of that name.
 
@@ -79,7 +80,7 @@ class Operations:
         call = Call("POST", "/api/models/", list(params.items()))
         if files is not None:
             zip = await self._wire.beside(source, files)
-            call = Call("POST", "/api/models/", call.params, ZIP, Body(zip.read(), zip.size))
+            call = Call("POST", "/api/models/", call.params, ZIP, body_of(zip, name, on_progress))
         return Model.of(await self._session.json(call, repeat=False))
 
     async def submit(
@@ -141,7 +142,7 @@ class Operations:
             seconds, known = min(longest, deadline - now), task
 
     async def _look(self, uid: str, wait_seconds: float) -> Task:
-        call = Call("GET", f"/api/tasks/{uid}/status", [("wait", f"{wait_seconds:.1f}")])
+        call = Call("GET", task_path(uid, "status"), [("wait", f"{wait_seconds:.1f}")])
         return Task.of(await self._session.json(call))
 
     async def events(self, uid: str, *, after: str = "") -> AsyncGenerator[Event, None]:
@@ -152,7 +153,7 @@ class Operations:
         ended = False
         while not ended:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-            call = Call("GET", f"/api/tasks/{uid}/events", (), headers, silent_seconds=SILENT_STREAM_SECONDS)
+            call = Call("GET", task_path(uid, "events"), (), headers, silent_seconds=SILENT_STREAM_SECONDS)
             try:
                 async with self._session.exchange(call) as answer:
                     if answer.status == 204:
@@ -172,7 +173,7 @@ class Operations:
     async def log(self, uid: str, *, attempt: int | None = None) -> str:
         """What the container wrote, as far as it is kept, of the latest attempt or of that one."""
         params = [("attempt", str(attempt))] if attempt is not None else []
-        _, body = await self._session.call(Call("GET", f"/api/tasks/{uid}/log", params))
+        _, body = await self._session.call(Call("GET", task_path(uid, "log"), params))
         return body.decode(errors="replace")
 
     async def fetch(self, uid: str, to: str | PathLike[str], *, on_progress: OnTransfer = _nobody) -> Path:
@@ -196,15 +197,15 @@ class Operations:
 
     async def cancel(self, uid: str) -> Task:
         """Ends a task that waits or runs. Conflict: it has ended."""
-        return Task.of(await self._session.json(Call("POST", f"/api/tasks/{uid}/cancel")))
+        return Task.of(await self._session.json(Call("POST", task_path(uid, "cancel"))))
 
     async def retry(self, uid: str) -> Task:
         """Runs a failed task again, on the same files. Conflict: it hasn't failed. Gone: the files are kept no more."""
-        return Task.of(await self._session.json(Call("POST", f"/api/tasks/{uid}/retry"), repeat=False))
+        return Task.of(await self._session.json(Call("POST", task_path(uid, "retry")), repeat=False))
 
     async def delete(self, uid: str) -> None:
         """Removes a task and all of its data; one that runs is cancelled."""
-        await self._session.call(Call("DELETE", f"/api/tasks/{uid}"), repeat=False)
+        await self._session.call(Call("DELETE", task_path(uid)), repeat=False)
 
 
 class AsyncClient(Operations):

@@ -83,7 +83,10 @@ def add_model(
 ) -> None:
     """Register an image as a model, where the operator lets clients do so."""
     with working(context) as work:
-        model = work.client.add_model(name, image, description=description, use_gpu=gpu, files=files or None)
+        with terminal.transfer_bar("sending") as on_progress:
+            model = work.client.add_model(
+                name, image, description=description, use_gpu=gpu, files=files or None, on_progress=on_progress
+            )
         terminal.say_json(model) if as_json else terminal.say(model.human_readable_id)
 
 
@@ -100,6 +103,10 @@ def submit(
     priority: Annotated[Priority | None, typer.Option()] = None,
     ttl: Annotated[float | None, typer.Option(metavar="SECONDS", help="Give it up if it starts no sooner.")] = None,
     timeout: Annotated[int | None, typer.Option(metavar="SECONDS", help="How long it may run.")] = None,
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Called when it has ended.")] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option(envvar="INFER_WEBHOOK_SECRET", help="Signs the call. Better in the environment.")
+    ] = None,
     uid: Annotated[str | None, typer.Option(help="Go on with one that was interrupted.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -117,6 +124,8 @@ def submit(
                 labels=labels,
                 ttl_seconds=ttl,
                 timeout_seconds=timeout,
+                webhook=webhook,
+                webhook_secret=webhook_secret,
                 uid=uid,
                 on_progress=on_progress,
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from inference_client.answers import OnTransfer, Transfer
 from inference_client.errors import Conflict
-from inference_client.session import PASSING, Session
+from inference_client.session import PASSING, Session, task_path
 from inference_client.wire import Call
 
 
@@ -55,7 +55,7 @@ class Download:
 
     @property
     def _path(self) -> str:
-        return f"/api/tasks/{self.uid}"
+        return task_path(self.uid)
 
 
 def _size(part: Path) -> int:

@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
-from inference_client.errors import Refused, Unavailable, Unreachable, refusal
+from inference_client.errors import InferenceError, Refused, Unavailable, Unreachable, refusal
 from inference_client.wire import Answer, Call, Wire
 
 log = logging.getLogger("inference_client")
@@ -18,6 +19,10 @@ LAST_SECONDS: Final = 15.0
 
 PASSING: Final = (Unreachable, Unavailable)
 """A server that is restarted, a line that is cut, a store that is full."""
+
+
+def task_path(uid: str, *rest: str) -> str:
+    return "/".join(["/api/tasks", quote(uid, safe=""), *rest])
 
 
 class Session:
@@ -46,14 +51,17 @@ class Session:
 
     async def json(self, call: Call, *, repeat: bool = True) -> Any:
         _, body = await self.call(call, repeat=repeat)
-        return json.loads(body)
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise InferenceError("What answers there isn't an InferenceServer: is the address right?") from error
 
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
         """Once. Raises Refused."""
         async with self.wire.exchange(call) as answer:
             self.has_answered = True
-            if answer.status >= 400:
+            if answer.status >= 300:
                 body = b"".join([piece async for piece in answer.pieces])
                 raise refusal(answer.status, body, answer.headers)
             yield answer

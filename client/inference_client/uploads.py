@@ -3,13 +3,15 @@ was cut.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+from urllib.parse import quote
 
 from inference_client.answers import OnTransfer, Transfer
 from inference_client.errors import Conflict, NotFound
-from inference_client.session import PASSING, Session
+from inference_client.session import PASSING, Session, task_path
 from inference_client.sources import Source
 from inference_client.wire import Body, Call
 
@@ -22,8 +24,13 @@ UPLOADS: Final = "/api/uploads/"
 Params = Sequence[tuple[str, str]]
 
 
-def _nobody(_: Transfer) -> None:
-    """Nobody watches."""
+def body_of(source: Source, uid: str, on_progress: OnTransfer, start: int = 0) -> Body:
+    """From there on."""
+    return Body(
+        read=partial(source.read, start),
+        size=source.size - start,
+        on_sent=lambda sent: on_progress(Transfer(uid, start + sent, source.size)),
+    )
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Upload:
     source: Source
     params: Params
     headers: Mapping[str, str]
-    on_progress: OnTransfer = _nobody
+    on_progress: OnTransfer
 
     async def run(self, uid: str | None) -> str:
         """The task's uid. A given one is of an upload that was begun, or of a task to be: afterwards it is that
@@ -53,17 +60,9 @@ class Upload:
 
     async def _put(self, uid: str) -> str:
         """Sent again after a cut, the same bytes for the same uid make one task."""
-        patience = self.session.patience()
-        while True:
-            body = self._body(uid, 0)
-            try:
-                await self.session.call(
-                    Call("PUT", f"/api/tasks/{uid}", self.params, {**ZIP, **self.headers}, body), repeat=False
-                )
-            except PASSING as error:
-                await patience.wait(error)
-            else:
-                return uid
+        headers = {**ZIP, **self.headers}
+        await self.session.call(Call("PUT", task_path(uid), self.params, headers, self._body(uid, 0)))
+        return uid
 
     async def _create(self) -> str:
         """What is created twice, because an answer was lost, expires without a byte."""
@@ -78,7 +77,7 @@ class Upload:
             headers = {**OFFSET, "Upload-Offset": str(offset)}
             try:
                 await self.session.call(
-                    Call("PATCH", UPLOADS + uid, (), headers, self._body(uid, offset)), repeat=False
+                    Call("PATCH", UPLOADS + quote(uid, safe=""), (), headers, self._body(uid, offset)), repeat=False
                 )
             except (*PASSING, Conflict) as error:
                 arrived = await self._offset(uid)
@@ -95,7 +94,7 @@ class Upload:
     async def _offset(self, uid: str) -> int | None:
         """How much has arrived of an upload that isn't complete; None: there is none."""
         try:
-            answer, _ = await self.session.call(Call("HEAD", UPLOADS + uid, headers=TUS))
+            answer, _ = await self.session.call(Call("HEAD", UPLOADS + quote(uid, safe=""), headers=TUS))
         except NotFound:
             return None
         if int(answer.headers["upload-length"]) != self.source.size:
@@ -106,12 +105,4 @@ class Upload:
         return int(answer.headers["upload-offset"])
 
     def _body(self, uid: str, start: int) -> Body:
-        return Body(self._told(uid, start), self.source.size - start)
-
-    def _told(self, uid: str, at: int) -> Iterator[bytes]:
-        total = self.source.size
-        self.on_progress(Transfer(uid, at, total))
-        for piece in self.source.read(at):
-            yield piece
-            at += len(piece)
-            self.on_progress(Transfer(uid, at, total))
+        return body_of(self.source, uid, self.on_progress, start)

@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Body:
-    """A zip on its way, read as it is sent."""
+    """A zip, read as it is sent, each time that it is. `on_sent` hears how many of its bytes were."""
 
-    pieces: Iterator[bytes]
+    read: Callable[[], Iterator[bytes]]
     size: int
+    on_sent: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class BlockingWire:
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
         with _translated(self._url):
-            request = _request(self._client, call, call.body.pieces if call.body else None)
+            request = _request(self._client, call, _sent(call.body) if call.body else None)
             response = self._client.send(request, stream=True)
             try:
                 yield Answer(response.status_code, response.headers, _pieces(response))
@@ -100,10 +101,10 @@ class AsyncWire:
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
         with _translated(self._url):
-            request = _request(self._client, call, _in_a_thread(call.body.pieces) if call.body else None)
+            request = _request(self._client, call, _sent_on_a_loop(call.body) if call.body else None)
             response = await self._client.send(request, stream=True)
             try:
-                yield Answer(response.status_code, response.headers, _async_pieces(response))
+                yield Answer(response.status_code, response.headers, _pieces_on_a_loop(response))
             finally:
                 await response.aclose()
 
@@ -172,11 +173,25 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         yield piece
 
 
-async def _async_pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+async def _pieces_on_a_loop(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     async for piece in response.aiter_raw():
         yield piece
 
 
-async def _in_a_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+def _sent(body: Body) -> Iterator[bytes]:
+    sent = 0
+    body.on_sent(sent)
+    for piece in body.read():
+        yield piece
+        sent += len(piece)
+        body.on_sent(sent)
+
+
+async def _sent_on_a_loop(body: Body) -> AsyncIterator[bytes]:
+    sent = 0
+    body.on_sent(sent)
+    pieces = body.read()
     while piece := await asyncio.to_thread(next, pieces, b""):
         yield piece
+        sent += len(piece)
+        body.on_sent(sent)
