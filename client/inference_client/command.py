@@ -156,9 +156,7 @@ def wait(
 ) -> None:
     """Wait until a task has ended. Exits with 0 if it finished, with 3 if it failed."""
     with working(context) as work:
-        task = work.wait(uid, timeout)
-        _show(task, as_json)
-        judge(task)
+        _show_end(work.wait(uid, timeout), as_json)
 
 
 @app.command()
@@ -205,10 +203,7 @@ def retry(context: typer.Context, uid: Uid, wait: Wait = False, as_json: AsJson 
     """Run a failed task again, on the same files."""
     with working(context) as work:
         task = work.client.retry(uid)
-        if wait:
-            task = work.wait(uid)
-        _show(task, as_json)
-        judge(task)
+        _show_end(work.wait(uid), as_json) if wait else _show(task, as_json)
 
 
 @app.command()
@@ -228,6 +223,13 @@ def main() -> None:
 
 def _show(task: Task, as_json: bool) -> None:
     terminal.say_json(task) if as_json else terminal.show_task(task)
+
+
+def _show_end(task: Task, as_json: bool) -> None:
+    """Why a task failed is the error's to say."""
+    if as_json or task.state != "failed":
+        _show(task, as_json)
+    judge(task)
 
 
 def _labels(given: list[str]) -> dict[str, str]:

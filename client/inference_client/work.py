@@ -111,7 +111,7 @@ class Work:
 def judge(task: Task) -> None:
     """Raises TaskFailed for one that failed."""
     if task.state == "failed":
-        raise TaskFailed(f"The task failed ({task.reason}): {task.message}")
+        raise TaskFailed(f"The task failed ({task.reason}): {task.message}".rstrip())
 
 
 def _typed() -> str:
