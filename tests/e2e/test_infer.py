@@ -1,5 +1,6 @@
 """`infer` in the hands of a person and of a script."""
 
+import json
 import random
 import signal
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_an_hour_with_it(infer: Infer, model: ModelMaker, core: Api, scans: Path
     uid = submitted.out.strip()
     assert "finished" in infer("status", uid).out
     assert infer("status", uid, "--json").json["labels"] == {"study": "one"}
+    assert infer("logs", uid).out == "copied\n"
+    followed = infer("logs", "-f", uid)
+    assert (followed.out, followed.err) == ("copied\n", "-- finished\n")
+    events = [json.loads(line) for line in infer("logs", "-f", "--json", uid).out.splitlines()]
+    assert [event["event"] for event in events] == ["logged", "changed"]
     assert infer("fetch", uid).out.strip() == f"{uid}.zip"
     assert _files((infer.folder / f"{uid}.zip").read_bytes()) == SCANS
 

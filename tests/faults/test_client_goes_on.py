@@ -7,11 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from inference_client import Client, Transfer
+from inference_client import Changed, Client, Logged, Transfer
 
 from demo.stack import Stack
 from tests.e2e.api import Api
-from tests.e2e.conftest import INPUT
+from tests.e2e.conftest import INPUT, ModelMaker
+from tests.faults.gates import GATED, open_gate
 from tests.faults.kills import kill
 from tests.faults.transfers import MiB
 from tests.zips import files_of, zip_of
@@ -63,6 +64,23 @@ def test_a_download(client: Client, stack: Stack, waiting: str, core: Api, tmp_p
     assert _digest(target.read_bytes()) == _digest(output)
     assert list(tmp_path.iterdir()) == [target]
     assert steps == sorted(steps)
+
+
+def test_what_is_heard(client: Client, stack: Stack, model: ModelMaker) -> None:
+    """Each line once, and the end, although the gateway and core are killed meanwhile."""
+    task = client.submit(model(f"echo one; {GATED}; echo two"), INPUT)
+    lines: list[str] = []
+    for event in client.events(task.uid):
+        if isinstance(event, Logged):
+            lines += event.text.splitlines()
+            if lines == ["one"]:
+                kill(stack, "gateway")
+                kill(stack, "core")
+                open_gate(stack, task.uid, 1)
+    assert lines == ["one", "two"]
+    assert isinstance(event, Changed)
+    assert event.task.state == "finished"
+    assert client.wait(task.uid) == event.task
 
 
 def _digest(content: bytes) -> str:
