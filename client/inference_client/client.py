@@ -184,7 +184,7 @@ class Operations:
         """
         task = await self.status(uid)
         if task.state == "failed":
-            raise TaskFailed(f"{uid} failed: {task.message}", reason=task.reason, exit_code=task.exit_code)
+            raise TaskFailed(f"{uid} failed ({task.reason}): {task.message}")
         if not task.has_ended:
             raise NotFinished(f"{uid} is {task.state}: there is no result yet")
         if task.output_bytes is None:

@@ -27,13 +27,17 @@ class NotInTime(InferenceError):
 
 
 class Refused(InferenceError):
-    """The server's answer is no: `status` is HTTP's, the message the server's own sentence."""
+    """The server's answer is no, mostly in its own words. `status` is HTTP's; 0: the client knew without asking."""
 
-    def __init__(self, message: str, *, status: int = 0, retry_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, retry_seconds: float | None = None, request_id: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_seconds = retry_seconds
-        """When the server says it may be worth another try."""
+        """When the server says that it may be worth another try."""
+        self.request_id = request_id
+        """By which its operator finds it in the logs."""
 
 
 class Invalid(Refused):
@@ -69,12 +73,7 @@ class NotFinished(Refused):
 
 
 class TaskFailed(Refused):
-    """The task has no result and won't get one: `reason` is one word, the message ends in the container's log."""
-
-    def __init__(self, message: str, *, status: int = 0, reason: str | None = None, exit_code: int | None = None):
-        super().__init__(message, status=status)
-        self.reason = reason
-        self.exit_code = exit_code
+    """The task has no result and won't get one, unless it is retried: its status says why."""
 
 
 _KINDS: Mapping[int, type[Refused]] = {
@@ -96,36 +95,36 @@ _KINDS: Mapping[int, type[Refused]] = {
     # The first version's own.
     550: NotFound,
     551: NotFinished,
+    552: TaskFailed,
     553: Gone,
     554: NotFound,
 }
 
 
 def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refused:
-    """An answer of 400 and above as an exception."""
-    detail = _detail(body)
-    while isinstance(detail, dict) and "reason" not in detail and "detail" in detail:
-        detail = detail["detail"]
-    if status == 552 and isinstance(detail, dict):
-        message = str(detail.get("message") or detail.get("detail"))
-        return TaskFailed(message, status=status, reason=detail.get("reason"), exit_code=detail.get("exit_code"))
+    """An answer that isn't a good one as an exception."""
     after = headers.get("retry-after", "")
-    seconds = float(after) if after.isdecimal() else None
-    return _KINDS.get(status, Refused)(_sentence(detail, status), status=status, retry_seconds=seconds)
+    return _KINDS.get(status, Refused)(
+        _sentence(_detail(body), status),
+        status=status,
+        retry_seconds=float(after) if after.isdecimal() else None,
+        request_id=headers.get("x-request-id"),
+    )
 
 
 def _detail(body: bytes) -> Any:
+    """Of problem details, or of the first version's errors, some of which are nested."""
     try:
-        problem = json.loads(body)
+        detail = json.loads(body)
     except ValueError:
         return None
-    if not isinstance(problem, dict):
-        return None
-    return problem.get("detail") or problem.get("title")
+    while isinstance(detail, dict):
+        detail = detail.get("detail")
+    return detail
 
 
 def _sentence(detail: Any, status: int) -> str:
-    """Parameters' faults come as a list, everything else in words."""
+    """Parameters' faults may come as a list, everything else in words."""
     if isinstance(detail, list):
         return "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in detail)
     if detail == "ModelNotFound":

@@ -26,12 +26,10 @@ MARK_BYTES = 64 * 1024 * 1024
 """A file's checksum is remembered at each multiple of this, so that little is read again to go on in its middle."""
 
 LARGE = 0xFFFF_FFFF
-"""From here on a size or an offset stands in 64 bits elsewhere,"""
-
-_ELSEWHERE = 0xFFFF_FFFF
-"""and this in its usual place."""
-
 MANY = 0xFFFF
+"""Sizes and offsets, and numbers of entries, that the old fields can't say: they stand in those of Zip64."""
+
+_ELSEWHERE_16, _ELSEWHERE_32 = 0xFFFF, 0xFFFF_FFFF  # what the old fields say then
 _LONGEST_NAME = 0xFFFF
 _FLAGS = 1 << 3 | 1 << 11  # checksum and sizes follow the bytes; the name is UTF-8
 _FOLDER_FLAGS = 1 << 11
@@ -137,7 +135,7 @@ class _Entry:
 
     def header(self) -> bytes:
         extra = struct.pack("<2H2Q", 1, 16, 0, 0) if self.is_large else b""
-        sizes = (_ELSEWHERE,) * 2 if self.is_large else (0, 0)
+        sizes = (_ELSEWHERE_32,) * 2 if self.is_large else (0, 0)
         version = _ZIP64 if self.is_large else _PLAIN
         lengths = len(self.name), len(extra)
         fixed = struct.pack("<4s5H3L2H", b"PK\3\4", version, self._flags, 0, _TIME, _DATE, 0, *sizes, *lengths)
@@ -154,12 +152,12 @@ class _Entry:
         far = [self.offset] if self.offset >= LARGE else []
         extra = struct.pack(f"<2H{len(large + far)}Q", 1, 8 * len(large + far), *large, *far) if large or far else b""
         version = _ZIP64 if extra else _PLAIN
-        sizes = (_ELSEWHERE,) * 2 if large else (self.size,) * 2
+        sizes = (_ELSEWHERE_32,) * 2 if large else (self.size,) * 2
         mode = _FOLDER_MODE if self.member.is_folder else _FILE_MODE
         head = struct.pack(
             "<4s6H3L", b"PK\1\2", _UNIX | version, version, self._flags, 0, _TIME, _DATE, self.crc, *sizes
         )
-        tail = struct.pack("<5H2L", len(self.name), len(extra), 0, 0, 0, mode, _ELSEWHERE if far else self.offset)
+        tail = struct.pack("<5H2L", len(self.name), len(extra), 0, 0, 0, mode, _ELSEWHERE_32 if far else self.offset)
         return head + tail + self.name + extra
 
     @property
@@ -235,7 +233,7 @@ class StoredZip:
             return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, offset, 0)
         end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, _UNIX | _ZIP64, _ZIP64, 0, 0, count, count, size, offset)
         locator = struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
-        return end + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(_ELSEWHERE,) * 2, 0)
+        return end + locator + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *(_ELSEWHERE_16,) * 2, *(_ELSEWHERE_32,) * 2, 0)
 
 
 def _after(start: int, at: int, piece: bytes) -> Iterator[bytes]:

@@ -82,6 +82,8 @@ class Upload:
             except (*PASSING, Conflict) as error:
                 arrived = await self._offset(uid)
                 if arrived is None:
+                    if isinstance(error, Conflict):
+                        raise
                     raise NotFound(f"The upload {uid} is no longer kept: send the files again") from error
                 if arrived > offset:
                     patience.reset()

@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Body:
-    """A zip, read as it is sent, each time that it is. `on_sent` hears how many of its bytes were."""
+    """A zip, read as it is sent, each time that it is. `on_sent` hears how many of its bytes were.
+
+    The first piece is read before the request begins: to go on in the middle of large files may take longer than the
+    server waits for bytes.
+    """
 
     read: Callable[[], Iterator[bytes]]
     size: int
@@ -74,7 +78,11 @@ class BlockingWire:
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
         with _translated(self._url):
-            request = _request(self._client, call, _sent(call.body) if call.body else None)
+            content = None
+            if call.body:
+                pieces = call.body.read()
+                content = _sent(call.body, next(pieces, b""), pieces)
+            request = _request(self._client, call, content)
             response = self._client.send(request, stream=True)
             try:
                 yield Answer(response.status_code, response.headers, _pieces(response))
@@ -101,7 +109,11 @@ class AsyncWire:
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
         with _translated(self._url):
-            request = _request(self._client, call, _sent_on_a_loop(call.body) if call.body else None)
+            content = None
+            if call.body:
+                pieces = call.body.read()
+                content = _sent_on_a_loop(call.body, await asyncio.to_thread(next, pieces, b""), pieces)
+            request = _request(self._client, call, content)
             response = await self._client.send(request, stream=True)
             try:
                 yield Answer(response.status_code, response.headers, _pieces_on_a_loop(response))
@@ -178,20 +190,21 @@ async def _pieces_on_a_loop(response: httpx.Response) -> AsyncGenerator[bytes, N
         yield piece
 
 
-def _sent(body: Body) -> Iterator[bytes]:
-    sent = 0
-    body.on_sent(sent)
-    for piece in body.read():
+def _sent(body: Body, first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    sent, piece = 0, first
+    while piece:
+        body.on_sent(sent)
         yield piece
         sent += len(piece)
-        body.on_sent(sent)
-
-
-async def _sent_on_a_loop(body: Body) -> AsyncIterator[bytes]:
-    sent = 0
+        piece = next(pieces, b"")
     body.on_sent(sent)
-    pieces = body.read()
-    while piece := await asyncio.to_thread(next, pieces, b""):
+
+
+async def _sent_on_a_loop(body: Body, first: bytes, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    sent, piece = 0, first
+    while piece:
+        body.on_sent(sent)
         yield piece
         sent += len(piece)
-        body.on_sent(sent)
+        piece = await asyncio.to_thread(next, pieces, b"")
+    body.on_sent(sent)

@@ -21,6 +21,7 @@ from inference_client.errors import (
     NotFinished,
     NotFound,
     NotInTime,
+    Refused,
     TaskFailed,
     Unavailable,
     Unreachable,
@@ -57,6 +58,8 @@ def working(context: typer.Context) -> Iterator["Work"]:
             yield work
     except InferenceError as error:
         terminal.note(f"infer: {error}")
+        if isinstance(error, Refused) and error.status >= 500 and error.request_id:
+            terminal.note(f"infer: the operator finds this in the logs as {error.request_id}")
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         terminal.note(f"infer: interrupted. {work.how_to_go_on if work else ''}".rstrip())
@@ -93,7 +96,7 @@ class Work:
     def fetch(self, uid: str, output: Path | None) -> Path:
         """The zip where it was put, or the folder into which it was unpacked."""
         target = output or Path(f"{uid}.zip")
-        self.how_to_go_on = f"To go on: infer fetch {uid} -o {target}"
+        self.how_to_go_on = f"To go on: {shlex.join(['infer', 'fetch', uid, '-o', str(target)])}"
         is_zip = target.suffix.lower() == ".zip"
         with terminal.transfer_bar("fetching") as show:
             fetched = self.client.fetch(uid, target if is_zip else target / f"{uid}.zip", on_progress=show)
