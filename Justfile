@@ -96,6 +96,14 @@ restore FOLDER *ARGS: (setup "compose")
 certs DOMAIN *ARGS: (setup "compose")
     @{{ python }} -m tls.certs {{ DOMAIN }} {{ ARGS }}
 
+# Run the client, against the demo unless INFER_URL says otherwise (just infer submit passthrough FOLDER -o results)
+[no-exit-message]
+[positional-arguments]
+infer *ARGS:
+    @demo/setup.sh compose >&2
+    @INFER_URL="${INFER_URL-https://localhost:8443}" INFER_CA="${INFER_CA-tls/certs/ca.crt}" PYTHONPATH=client \
+        {{ python }} -m inference_client "$@"
+
 # Install what is missing on this machine, and the Python packages into .venv
 setup PURPOSE="demo":
     @demo/setup.sh {{ PURPOSE }}

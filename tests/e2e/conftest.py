@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from demo.image import docker
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.images import Images
+from tests.infer import install
 from tests.leaks import GPU_QUEUES, Leaks
 from tests.waiting import eventually
 from tests.zips import zip_of
@@ -69,6 +71,12 @@ def model(core: Api, images: Images) -> ModelMaker:
 def copying(model: ModelMaker) -> str:
     """A model that gives back what it got."""
     return model(COPY)
+
+
+@pytest.fixture(scope="session")
+def client_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of programs, with the client's, of an environment that has nothing of ours but the client."""
+    return install(tmp_path_factory.mktemp("client"))
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,11 @@ from tests.e2e.conftest import INPUT
 from tests.zips import files_of
 
 README = (REPOSITORY / "README.md").read_text()
+CLIENT_README = (REPOSITORY / "client" / "README.md").read_text()
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def _blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,11 @@ def here(stack: Stack, core: Api, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def _run(command: list[str], block: str, here: Path, stack: Stack) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], block: str, here: Path, stack: Stack, bin: Path = Path(sys.executable).parent
+) -> subprocess.CompletedProcess[str]:
     block = block.replace("https://localhost:8443", stack.gateway_url).replace("http://localhost:7000", stack.core_url)
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"}
+    environment = {"PATH": f"{bin}:/usr/local/bin:/usr/bin:/bin"}
     return subprocess.run(
         command, input=block, cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=True
     )
@@ -60,6 +63,15 @@ def test_shell(stack: Stack, here: Path, core: Api) -> None:
     registered = _run(["bash", "-eu"], operator, here, stack)
     assert '"memory_mb":512' in registered.stdout
     assert core.get("/api/models/human_readable_id/copy").status_code == 200
+
+
+def test_client(stack: Stack, here: Path, client_bin: Path) -> None:
+    """Its commands, in the README and in its own, and its Python, where only it is installed."""
+    for block in re.findall(r"(?:^    .*\n)*^    infer .*\n", README, re.MULTILINE):
+        _run(["bash", "-eu"], block.replace("    pip install ./client\n", ""), here, stack, client_bin)
+    assert (here / "results" / "hello.txt").read_bytes() == files_of(INPUT)["hello.txt"]
+    [block] = _blocks("python", CLIENT_README)
+    assert "result.zip" in _run([str(client_bin / "python"), "-"], block, here, stack).stdout
 
 
 def test_settings_are_told() -> None:

@@ -1,0 +1,3 @@
+from inference_client.command import main
+
+main()
