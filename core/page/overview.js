@@ -1,0 +1,51 @@
+// How the system is: readiness, what waits, memory.
+
+import { call } from "./shared/api.js";
+import { element, list, make } from "./shared/dom.js";
+import { bytes, many } from "./shared/words.js";
+
+// It answers while Redis is away, when nothing else does.
+export async function showReadiness() {
+  const { ready, missing = {}, degraded = {} } = await fetch("/readyz", { cache: "no-store" }).then((answer) => answer.json());
+  const parts = Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`);
+  const [kind, word] = !ready ? ["bad", "Not ready"] : parts.length ? ["warn", "Degraded"] : ["good", "Ready"];
+  const text = parts.length ? ` ${parts.join("; ")}` : "";
+  if (element("readiness").textContent === word + text) return; // it would be read out again
+  element("readiness").replaceChildren(make("span", { className: `chip ${kind}` }, word), text);
+}
+
+export async function showOverview() {
+  const { queues, waiting, redis, version } = await call("GET", "/api/overview");
+  element("version").textContent = version;
+  const numbers = [["Waiting", waiting.toLocaleString("en")], ...Object.entries(queues).map(([name, queue]) => [name, said(queue)])];
+  list(element("numbers"), numbers, ([name]) => name, ([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  list(element("memory"), [redis], () => "redis", memory);
+}
+
+const said = ({ messages, consumers }) => `${many(messages, "message")}, ${many(consumers, "listener")}`;
+
+function memory({ used_bytes: used, limit_bytes: limit, reserve_bytes: reserve }) {
+  if (!limit) return make("p", {}, `Redis holds ${bytes(used)}, and has no limit.`);
+  const words = `Redis holds ${bytes(used)} of ${bytes(limit)}; ${bytes(reserve)} are kept for results.`;
+  const meter = make("meter", { min: 0, max: limit, high: limit - reserve, value: used, "aria-label": "Memory of Redis" });
+  return make("div", {}, make("p", {}, words), meter);
+}
+
+export async function showGateways() {
+  list(element("gateway-list"), await call("GET", "/api/gateways/"), ({ name }) => name, gateway);
+}
+
+const DAY = 86_400_000;
+const SOON_DAYS = 30;
+
+function gateway({ name, version, certificate_expires: expires }) {
+  const days = expires && Math.floor((Date.parse(expires) - Date.now()) / DAY);
+  const kind = days < 0 ? "bad" : days < SOON_DAYS ? "warn" : "good";
+  const words = days < 0 ? "certificate expired" : `certificate: ${many(days, "day")} left`;
+  return make(
+    "li",
+    {},
+    make("div", { className: "head" }, make("strong", {}, name), expires && make("span", { className: `chip ${kind}` }, words)),
+    make("span", { className: "small" }, version),
+  );
+}
