@@ -2,24 +2,27 @@
 
 import { call } from "./shared/api.js";
 import { element, list, make } from "./shared/dom.js";
-import { bytes, many } from "./shared/words.js";
+import { bytes, duration, many } from "./shared/words.js";
 
-// It answers while Redis is away, when nothing else does.
-export async function showReadiness() {
-  const { ready, missing = {}, degraded = {} } = await fetch("/readyz", { cache: "no-store" }).then((answer) => answer.json());
-  const parts = Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`);
-  const [kind, word] = !ready ? ["bad", "Not ready"] : parts.length ? ["warn", "Degraded"] : ["good", "Ready"];
-  const text = parts.length ? ` ${parts.join("; ")}` : "";
-  if (element("readiness").textContent === word + text) return; // it would be read out again
-  element("readiness").replaceChildren(make("span", { className: `chip ${kind}` }, word), text);
+// It is answered while Redis or RabbitMQ is away, with what is known.
+export async function showOverview() {
+  const { ready, missing, degraded, queues, waiting, oldest_seconds: oldest, redis, version } = await call("GET", "/api/overview");
+  showReadiness(ready, Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`));
+  element("version").textContent = version;
+  const numbers = [
+    ["Waiting", waiting == null ? "not known" : `${many(waiting, "task")}${oldest ? `, the first for ${duration(oldest)}` : ""}`],
+    ...Object.entries(queues ?? {}).map(([name, queue]) => [name, said(queue)]),
+  ];
+  list(element("numbers"), numbers, ([name]) => name, ([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  list(element("memory"), redis ? [redis] : [], () => "redis", memory);
 }
 
-export async function showOverview() {
-  const { queues, waiting, redis, version } = await call("GET", "/api/overview");
-  element("version").textContent = version;
-  const numbers = [["Waiting", waiting.toLocaleString("en")], ...Object.entries(queues).map(([name, queue]) => [name, said(queue)])];
-  list(element("numbers"), numbers, ([name]) => name, ([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
-  list(element("memory"), [redis], () => "redis", memory);
+// Unchanged words stay, or they would be read out again.
+function showReadiness(ready, troubles) {
+  const [kind, word] = !ready ? ["bad", "Not ready"] : troubles.length ? ["warn", "Degraded"] : ["good", "Ready"];
+  const text = troubles.length ? ` ${troubles.join("; ")}` : "";
+  if (element("readiness").textContent === word + text) return;
+  element("readiness").replaceChildren(make("span", { className: `chip ${kind}` }, word), text);
 }
 
 const said = ({ messages, consumers }) => `${many(messages, "message")}, ${many(consumers, "listener")}`;

@@ -4,12 +4,12 @@ import { element } from "./shared/dom.js";
 import { tick } from "./shared/task.js";
 import { showAgents } from "./agents.js";
 import * as models from "./models.js";
-import { showGateways, showOverview, showReadiness } from "./overview.js";
+import { showGateways, showOverview } from "./overview.js";
 import * as tasks from "./tasks.js";
 
 const REFRESH_MILLISECONDS = 5000;
 const PARTS = {
-  overview: () => Promise.all([showReadiness(), showOverview()]),
+  overview: showOverview,
   tasks: tasks.showTasks,
   agents: showAgents,
   models: models.showModels,

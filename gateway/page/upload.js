@@ -1,10 +1,10 @@
 // Resumable uploads (tus 1.0): what was sent before a cut isn't sent again.
 
-import { NOT_FOUND, Refused, sentence, taskPath, UNREACHABLE, call } from "./shared/api.js";
+import { Refused, sentence, UNREACHABLE } from "./shared/api.js";
 
 const TUS = "1.0.0";
 const AGAIN_MILLISECONDS = [500, 1000, 2000, 5000, 5000, 10_000, 10_000, 10_000, 15_000, 15_000];
-const LATER = [409, 423, 503]; // the cut request still holds the upload, or a part is away
+const LATER = [0, 409, 423, 503, 507]; // cut, held by the request that was cut, without a part or room
 
 // fetch() doesn't tell how far an upload is.
 function send(method, url, { headers = {}, body = null, signal, sent = () => {} }) {
@@ -29,42 +29,36 @@ function send(method, url, { headers = {}, body = null, signal, sent = () => {} 
   });
 }
 
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const offsetIn = (answer) => Number(answer.getResponseHeader("Upload-Offset"));
+
+const pause = (milliseconds, signal) => new Promise((resolve) => {
+  setTimeout(resolve, milliseconds);
+  signal.addEventListener("abort", resolve, { once: true });
+});
 
 // Until all of it is there. Each try that brings nothing further is followed by a longer pause, and the last one fails.
-async function sendAll(url, uid, zip, { signal, sent }) {
+async function sendAll(url, zip, { signal, sent }) {
   let offset = 0;
   let tries = 0;
   let isCut = false;
   while (offset < zip.size) {
     const before = offset;
     try {
-      if (isCut) offset = await offsetAt(url, uid, zip, signal);
+      if (isCut) offset = offsetIn(await send("HEAD", url, { signal }));
       isCut = false;
       if (offset > before) tries = 0;
       if (offset === zip.size) return;
       const headers = { "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
       const answer = await send("PATCH", url, { headers, body: zip.slice(offset), signal, sent: (more) => sent(offset + more) });
-      offset = Number(answer.getResponseHeader("Upload-Offset"));
+      offset = offsetIn(answer);
     } catch (error) {
-      if (!(error.status === 0 || LATER.includes(error.status)) || tries === AGAIN_MILLISECONDS.length) throw error;
+      if (!LATER.includes(error.status) || tries === AGAIN_MILLISECONDS.length) throw error;
       sent(offset, error.message);
-      await pause(AGAIN_MILLISECONDS[tries]);
+      await pause(AGAIN_MILLISECONDS[tries], signal);
       signal.throwIfAborted();
       tries += 1;
       isCut = true;
     }
-  }
-}
-
-// When the answer to the last byte was lost, there is no upload any more, but the task that it became.
-async function offsetAt(url, uid, zip, signal) {
-  try {
-    return Number((await send("HEAD", url, { signal })).getResponseHeader("Upload-Offset"));
-  } catch (error) {
-    if (error.status !== NOT_FOUND) throw error;
-    await call("GET", taskPath(uid, "/status"));
-    return zip.size;
   }
 }
 
@@ -74,12 +68,11 @@ export async function upload(model, zip, { signal, sent }) {
     headers: { "Upload-Length": zip.size }, signal,
   });
   const { pathname } = new URL(created.getResponseHeader("Location"), location.href);
-  const uid = pathname.split("/").at(-1);
   try {
-    await sendAll(pathname, uid, zip, { signal, sent });
+    await sendAll(pathname, zip, { signal, sent });
   } catch (error) {
-    if (signal.aborted) fetch(pathname, { method: "DELETE", headers: { "Tus-Resumable": TUS } }).catch(() => {});
+    fetch(pathname, { method: "DELETE", headers: { "Tus-Resumable": TUS } }).catch(() => {}); // else it expires
     throw error;
   }
-  return uid;
+  return pathname.split("/").at(-1);
 }
