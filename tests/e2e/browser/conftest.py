@@ -66,7 +66,7 @@ async def open_tab(chromium: Browser, stack: Stack) -> AsyncIterator[TabOpener]:
             )
             await windows.enter_async_context(context)
             context.set_default_timeout(SECONDS * 1000)
-            context.on("console", lambda line: complaints.append(f"{line.type}: {line.text}"))
+            context.on("console", lambda line: complaints.append(f"{line.text} ({line.location['url']})"))
             context.on("weberror", lambda error: complaints.append(str(error.error)))
             page = await context.new_page()
             await page.goto(url)

@@ -43,9 +43,11 @@ async def _state(page: Page, state: str) -> None:
 
 
 async def _result(page: Page) -> dict[str, bytes]:
+    """The files in the zip that the page gives out."""
     async with page.expect_download() as download:
         await page.get_by_role("link", name="Download the result").click()
-    return files_of((await (await download.value).path()).read_bytes())
+    found = files_of((await (await download.value).path()).read_bytes())
+    return {name: content for name, content in found.items() if not name.endswith("/")}
 
 
 async def _drop(tab: Tab, *paths: Path) -> None:
