@@ -9,11 +9,9 @@ export async function showOverview() {
   const { ready, missing, degraded, queues, waiting, oldest_seconds: oldest, redis, version } = await call("GET", "/api/overview");
   showReadiness(ready, Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`));
   element("version").textContent = version;
-  const numbers = [
-    ["Waiting", waiting == null ? "not known" : `${many(waiting, "task")}${oldest ? `, the first for ${duration(oldest)}` : ""}`],
-    ...Object.entries(queues ?? {}).map(([name, queue]) => [name, said(queue)]),
-  ];
-  list(element("numbers"), numbers, ([name]) => name, ([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
+  const since = oldest ? `, the first of them for ${duration(oldest)}` : "";
+  element("waiting").textContent = waiting == null ? "" : `${many(waiting, "task")} waiting${since}.`;
+  showQueues(Object.entries(queues ?? {}));
   list(element("memory"), redis ? [redis] : [], () => "redis", memory);
 }
 
@@ -25,7 +23,13 @@ function showReadiness(ready, troubles) {
   element("readiness").replaceChildren(make("span", { className: `chip ${kind}` }, word), text);
 }
 
-const said = ({ messages, consumers }) => `${many(messages, "message")}, ${many(consumers, "listener")}`;
+function showQueues(queues) {
+  const total = queues.reduce((sum, [, { messages }]) => sum + messages, 0);
+  element("queued").textContent = `${many(total, "message")} in ${many(queues.length, "queue")} of RabbitMQ`;
+  list(element("queues"), queues, ([name]) => name, ([name, { messages, consumers }]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, `${many(messages, "message")}, ${many(consumers, "listener")}`)),
+  );
+}
 
 function memory({ used_bytes: used, limit_bytes: limit, reserve_bytes: reserve }) {
   if (!limit) return make("p", {}, `Redis holds ${bytes(used)}, and has no limit.`);

@@ -113,7 +113,6 @@ function look() {
   if (!uid) return view.close();
   element("link").href = `#${encodeURIComponent(uid)}`;
   view.show(uid);
-  element("task-heading").focus();
   showMine();
 }
 
@@ -176,7 +175,10 @@ element("stop").addEventListener("click", () => sending.abort());
 addEventListener("beforeunload", (event) => {
   if (sending) event.preventDefault();
 });
-addEventListener("hashchange", look);
+addEventListener("hashchange", () => {
+  look();
+  element("task-heading").focus();
+});
 
 setInterval(tick, TICK_MILLISECONDS);
 describe();

@@ -31,11 +31,11 @@ async def _choose(page: Page, model: str) -> None:
     await page.get_by_label("Model").select_option(model)
 
 
-async def _run(page: Page) -> str:
-    """The uid of the task."""
+async def _run(page: Page) -> None:
+    """Until the task is there."""
+    before = page.url
     await page.get_by_role("button", name="Run").click()
-    await page.wait_for_url("**/#*")
-    return page.url.partition("#")[2]
+    await page.wait_for_url(lambda url: url != before)
 
 
 async def _state(page: Page, state: str) -> None:
@@ -99,6 +99,7 @@ async def test_an_upload_survives_a_cut(open_tab: TabOpener, stack: Stack, copyi
     (tmp_path / "large").write_bytes(content)
     with holding(stack.ports.gateway, up_after=1_000_000) as proxy:
         tab = await open_tab(f"https://localhost:{proxy.port}")
+        tab.forgiven.append("/api/uploads/")
         await _choose(tab.page, copying)
         await tab.page.locator("#files").set_input_files(tmp_path / "large")
         await tab.page.get_by_role("button", name="Run").click()
@@ -107,9 +108,6 @@ async def test_an_upload_survives_a_cut(open_tab: TabOpener, stack: Stack, copyi
         proxy.cut()
         await _state(tab.page, "finished")
         assert await _result(tab.page) == {"large": content}
-    # The browser notes each answer itself that was none.
-    assert [complaint for complaint in tab.complaints if "/api/uploads/" not in complaint] == []
-    tab.complaints.clear()
 
 
 async def test_come_back_later(open_tab: TabOpener, stack: Stack, api: Api, copying: str) -> None:
@@ -126,10 +124,9 @@ async def test_come_back_later(open_tab: TabOpener, stack: Stack, api: Api, copy
     await tab.page.goto(stack.gateway_url)
     await tab.page.get_by_role("link", name="a.txt").click()
     assert await _result(tab.page) == {"a.txt": b"a"}
-    assert tab.complaints == []
+    tab.forgiven.append("x" * 43)
     await tab.page.goto(f"{stack.gateway_url}/#{'x' * 43}")
     await expect(tab.page.locator("#view")).to_contain_text("There is no such task")
-    tab.complaints.clear()  # the browser notes each 404 itself
 
 
 async def test_a_task_that_fails(open_tab: TabOpener, stack: Stack, api: Api, model: ModelMaker) -> None:
