@@ -1,7 +1,7 @@
 // The tasks: searched, filtered, and each of them with its attempts.
 
 import { call, taskPath } from "./shared/api.js";
-import { attempt, element, list, make } from "./shared/dom.js";
+import { element, list, make } from "./shared/dom.js";
 import { chip, TaskView, when } from "./shared/task.js";
 import { duration, why } from "./shared/words.js";
 
@@ -59,8 +59,11 @@ const view = new TaskView(element("view"), {
   changed: (status, uid) => {
     element("input").hidden = status?.input_bytes == null;
     element("input").href = `/api/tasks/inputs/${encodeURIComponent(uid)}`;
-    element("delete").hidden = !status;
     if (status) showAttempts(uid).catch((error) => { element("task-problem").textContent = error.message; });
+    reload();
+  },
+  deleted: () => {
+    dialog.close();
     reload();
   },
 });
@@ -114,14 +117,6 @@ export function start(refresh) {
   dialog.addEventListener("close", () => {
     view.close();
     if (location.hash.startsWith(PREFIX)) history.replaceState(null, "", "#tasks");
-  });
-  element("delete").addEventListener("click", ({ currentTarget }) => {
-    if (!confirm("Delete the task with its input, its result and its history?")) return;
-    attempt(currentTarget, async () => {
-      await call("DELETE", taskPath(view.uid));
-      dialog.close();
-      reload();
-    }, (words) => { element("task-problem").textContent = words; });
   });
   addEventListener("hashchange", look);
   look();

@@ -105,15 +105,19 @@ const view = new TaskView(element("view"), {
     note(uid, status?.state ?? "gone");
     showMine();
   },
+  deleted: (uid) => {
+    forget(uid);
+    location.hash = "";
+  },
 });
 
 function look() {
   const uid = decodeURIComponent(location.hash.slice(1));
   element("task").hidden = !uid;
+  showMine();
   if (!uid) return view.close();
   element("link").href = `#${encodeURIComponent(uid)}`;
   view.show(uid);
-  showMine();
 }
 
 function showMine() {

@@ -17,8 +17,9 @@ export function tick() {
 export const when = (time) => make("time", { dateTime: time, title: new Date(time).toLocaleString() }, ago(time));
 
 export class TaskView {
-  // `root` is filled; `download` gives the address of a uid's result; `changed` hears of each status.
-  constructor(root, { download, changed = () => {} }) {
+  // `root` is filled; `download` gives the address of a uid's result; `changed` hears of each status, null for a task
+  // that isn't there, `deleted` of the one that was.
+  constructor(root, { download, changed, deleted }) {
     this.download = download;
     this.changed = changed;
     this.stop = () => {};
@@ -28,9 +29,18 @@ export class TaskView {
     this.note = make("p", { className: "small" });
     this.message = make("pre", { className: "message", tabIndex: 0, role: "region", "aria-label": "What it said last" });
     this.result = make("a", { className: "button primary", download: "" }, "Download the result");
-    this.retry = this.#action("Try again", "retry");
-    this.cancel = this.#action("Cancel", "cancel");
-    this.actions = make("div", { className: "actions" }, this.result, this.retry, this.cancel);
+    this.retry = this.#action("Try again", async (uid) => {
+      await call("POST", taskPath(uid, "/retry"));
+      if (uid === this.uid) this.show(uid);
+    });
+    this.cancel = this.#action("Cancel", (uid) => call("POST", taskPath(uid, "/cancel")));
+    this.remove = this.#action("Delete", async (uid) => {
+      if (!confirm("Delete the task with its input and its result?")) return;
+      await call("DELETE", taskPath(uid));
+      deleted(uid);
+    });
+    this.remove.classList.add("danger");
+    this.actions = make("div", { className: "actions" }, this.result, this.retry, this.cancel, this.remove);
     this.facts = make("dl", { className: "facts" });
     this.attempts = make("ol", { className: "attempts" });
     this.log = make("pre", { className: "log", tabIndex: 0, role: "region", "aria-label": "Log" });
@@ -40,25 +50,20 @@ export class TaskView {
     );
   }
 
-  #action(label, name) {
-    const button = make("button", { type: "button", name, onclick: () => this.#act(button, name) }, label);
+  #action(label, work) {
+    const button = make("button", { type: "button" }, label);
+    button.addEventListener("click", () => {
+      this.problem.textContent = "";
+      attempt(button, () => work(this.uid), (words) => { this.problem.textContent = words; });
+    });
     return button;
-  }
-
-  async #act(button, name) {
-    this.problem.textContent = "";
-    const uid = this.uid;
-    await attempt(button, async () => {
-      await call("POST", taskPath(uid, `/${name}`));
-      if (uid === this.uid) this.show(uid);
-    }, (words) => { this.problem.textContent = words; });
   }
 
   show(uid) {
     this.close();
     this.uid = uid;
     this.sentence.textContent = "Looking for the task.";
-    for (const part of [this.progress, this.note, this.message, this.result, this.retry, this.cancel, this.logged]) part.hidden = true;
+    for (const part of [this.progress, this.note, this.message, this.actions, this.logged]) part.hidden = true;
     this.facts.replaceChildren();
     this.attempts.replaceChildren();
     this.problem.textContent = "";
@@ -69,6 +74,7 @@ export class TaskView {
       log: ({ attempt: number, text }) => this.#log(number, text),
       gone: () => {
         this.sentence.textContent = "There is no such task, or it is no longer kept.";
+        this.actions.hidden = true;
         this.changed(null, uid);
       },
     });
@@ -89,6 +95,7 @@ export class TaskView {
     this.result.textContent = `Download the result (${bytes(status.output_bytes ?? 0)})`;
     this.retry.hidden = !status.can_retry;
     this.cancel.hidden = ended;
+    this.actions.hidden = false;
     this.progress.hidden = ended;
     if (ended) this.note.hidden = true;
     else this.#progress(status.progress);
