@@ -59,7 +59,7 @@ const view = new TaskView(element("view"), {
   changed: (status, uid) => {
     element("input").hidden = status?.input_bytes == null;
     element("input").href = `/api/tasks/inputs/${encodeURIComponent(uid)}`;
-    if (status) showAttempts(uid).catch((error) => { element("task-problem").textContent = error.message; });
+    if (status) showAttempts(uid).catch((error) => { view.problem.textContent = error.message; });
     reload();
   },
   deleted: () => {
@@ -89,7 +89,6 @@ function* tried(uid, { number, agent, host, gpus, driver, image, started, ended,
 function look() {
   const uid = location.hash.startsWith(PREFIX) ? decodeURIComponent(location.hash.slice(PREFIX.length)) : null;
   if (!uid) return dialog.close();
-  element("task-problem").textContent = "";
   view.show(uid);
   if (!dialog.open) dialog.showModal();
 }

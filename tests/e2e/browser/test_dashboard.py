@@ -53,7 +53,7 @@ async def test_cancels_and_deletes(open_tab: TabOpener, stack: Stack, core: Api,
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.locator("#view .sentence")).to_contain_text("It was cancelled.")
     page.on("dialog", lambda question: question.accept())
-    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await page.locator("#view").get_by_role("button", name="Delete").click()
     await expect(page.locator("#rows tr")).to_have_count(0)
     assert core.get(f"/api/tasks/{uid}").status_code == 554
 

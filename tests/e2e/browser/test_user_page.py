@@ -143,12 +143,16 @@ async def test_a_task_that_fails(open_tab: TabOpener, stack: Stack, api: Api, mo
 
 
 async def test_a_task_that_waits(open_tab: TabOpener, stack: Stack, api: Api, waiting: str) -> None:
-    """Its place and what it lacks are told; it can be cancelled."""
-    api.post(waiting, INPUT)
-    tab = await open_tab(f"{stack.gateway_url}/#{api.post(waiting, INPUT)}")
+    """What it lacks is told; it can be cancelled, and deleted."""
+    uid = api.post(waiting, INPUT)
+    tab = await open_tab(f"{stack.gateway_url}/#{uid}")
     await expect(tab.page.locator("#view .sentence")).to_contain_text("Waiting for")
     await tab.page.get_by_role("button", name="Cancel").click()
     await expect(tab.page.locator("#view .sentence")).to_have_text("failed It was cancelled.")
+    tab.page.on("dialog", lambda question: question.accept())
+    await tab.page.get_by_role("button", name="Delete").click()
+    await expect(tab.page.locator("#task")).to_be_hidden()
+    assert api.get(f"/api/tasks/{uid}").status_code == 554
 
 
 async def test_what_others_wrote_is_text(open_tab: TabOpener, stack: Stack, core: Api, model: ModelMaker) -> None:
