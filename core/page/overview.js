@@ -39,20 +39,21 @@ function memory({ used_bytes: used, limit_bytes: limit, reserve_bytes: reserve }
 }
 
 export async function showGateways() {
-  list(element("gateway-list"), await call("GET", "/api/gateways/"), ({ name }) => name, gateway);
+  const gateways = await call("GET", "/api/gateways/");
+  list(element("gateway-list"), gateways.map(({ seen, ...one }) => one), ({ name }) => name, gateway);
 }
 
 const DAY = 86_400_000;
 const SOON_DAYS = 30;
 
-function gateway({ name, version, certificate_expires: expires }) {
-  const days = expires && Math.floor((Date.parse(expires) - Date.now()) / DAY);
+function gateway({ name, version, is_there: isThere, certificate_expires: expires }) {
+  const days = Math.floor((Date.parse(expires) - Date.now()) / DAY);
   const kind = days < 0 ? "bad" : days < SOON_DAYS ? "warn" : "good";
   const words = days < 0 ? "certificate expired" : `certificate: ${many(days, "day")} left`;
   return make(
     "li",
     {},
-    make("div", { className: "head" }, make("strong", {}, name), expires && make("span", { className: `chip ${kind}` }, words)),
-    make("span", { className: "small" }, version),
+    make("div", { className: "head" }, make("strong", {}, name), make("span", { className: `chip ${kind}` }, words)),
+    make("span", { className: "small" }, version, isThere ? "" : " · away"),
   );
 }
