@@ -44,6 +44,11 @@ ps:
 logs *NAME:
     @{{ python }} -m deploy logs {{ NAME }}
 
+# Show the operator's page, of the containers or of the demo: agents, tasks, models, and what is wrong
+[no-exit-message]
+dashboard:
+    @{{ python }} -m deploy dashboard
+
 # Make this host, at ADDRESS, the first of a Docker swarm, and start the system on it
 [no-exit-message]
 swarm-init ADDRESS *OPTIONS: (setup "compose")

@@ -25,6 +25,9 @@ Headers = Iterable[tuple[str, str]]
 JSON: Final = (("Content-Type", "application/json"),)
 PROBLEM: Final = (("Content-Type", "application/problem+json"),)
 
+CHALLENGE: Final = 'Basic realm="InferenceServer", Bearer realm="InferenceServer"'
+"""Basic first, with a parameter behind Bearer: Chromium reads a single challenge, and this whole as one."""
+
 WITHOUT_BODY: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 LONGEST_WAIT_SECONDS: Final = 60.0
@@ -220,7 +223,7 @@ async def _taken() -> AsyncIterator[None]:
 
 def headers_of(error: ContractError) -> Mapping[str, str]:
     """What its answer has beside the body."""
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
+    headers = {"WWW-Authenticate": CHALLENGE} if isinstance(error, Unauthorized) else {}
     if seconds := RETRY_AFTER_SECONDS.get(type(error)):
         headers["Retry-After"] = str(seconds)
     return headers

@@ -62,6 +62,7 @@ missing_packages() {
   has debootstrap || echo debootstrap
   has ip || echo iproute2
   has slirp4netns || echo slirp4netns
+  has chromium || echo chromium
 }
 
 # --- packages --------------------------------------------------------------------------------------------------------

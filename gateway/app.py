@@ -6,7 +6,7 @@ from contextlib import suppress
 from importlib import resources
 from typing import Final
 
-from quart import Response, request, send_from_directory
+from quart import Response, request
 
 from core import tus
 from core.calls import Call
@@ -18,6 +18,7 @@ from core.contract.task import UID
 from core.gathering import Gathering
 from core.openapi.operation import At
 from core.openapi.page import add_docs
+from core.pages import add_files, page_file
 from core.serving import App, json_response
 from gateway.relay import SMALL_BYTES, own_token, relay
 
@@ -34,19 +35,14 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     app = App("gateway")
     polls = Gathering(core.outcomes, at_once=POLLED_AT_ONCE)
     add_docs(app, "InferenceServer", At.GATEWAY)
+    add_files(app, PAGE)
 
     @app.get("/")
     async def hello() -> Response:
         """Version 1's words for its clients; the page for a browser."""
         if "text/html" in request.headers.get("Accept", ""):
-            return await page_file("index.html")
+            return await page_file(PAGE, "index.html")
         return json_response('{"message":"Hello world - Welcome to InferenceServer"}')
-
-    @app.get("/page/<name>")
-    async def page_file(name: str) -> Response:
-        response = await send_from_directory(str(PAGE), name)
-        response.headers["Content-Security-Policy"] = "default-src 'self'"
-        return response
 
     @app.get("/healthz")
     async def healthz() -> Response:

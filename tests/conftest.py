@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ SETTINGS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--clusters", action="store_true", help="on a Redis Cluster and a RabbitMQ cluster")
+    parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="where to put pictures of the pages")
 
 
 @pytest.fixture(scope="session")

@@ -1,82 +1,191 @@
-"use strict";
+// The user's page: a new task, the one that is looked at, and those of this browser.
 
-const WAIT_SECONDS = 30;
-const AGAIN_MILLISECONDS = 500;
-const NOT_YET = 551;
-const element = (id) => document.getElementById(id);
+import { call, NOT_FOUND, taskPath } from "./shared/api.js";
+import { element, list, make } from "./shared/dom.js";
+import { hasEnded } from "./shared/events.js";
+import { chip, TaskView, tick, when } from "./shared/task.js";
+import { bytes, duration, many } from "./shared/words.js";
+import { fromDrop, fromInput, isZip, withoutTop } from "./files.js";
+import { forget, mine, note, remember } from "./mine.js";
+import { upload } from "./upload.js";
+import { zipOf } from "./zip.js";
 
-// The detail of an error: a sentence, or version 1's object with ours in it.
-function sentence(body) {
-  const detail = body.detail?.detail ? body.detail : body;
-  if (Array.isArray(detail.detail)) return detail.detail.map((fault) => `${fault.loc.at(-1)}: ${fault.msg}`).join("\n");
-  return [detail.message ?? detail.detail, detail.reason && `(${detail.reason})`].filter(Boolean).join(" ");
-}
+const PACE_MILLISECONDS = 4000;
+const TICK_MILLISECONDS = 10_000;
+const [model, drop, run, problem] = ["model", "drop", "run", "problem"].map(element);
+
+let models = [];
+let chosen = null; // {name, size} and entries, or zip: the chosen file itself, if it is one
+let sending = null; // its AbortController
+
+// --- the model and the files
 
 async function loadModels() {
-  const answer = await fetch("/api/models/");
-  if (!answer.ok) throw new Error(sentence(await answer.json()));
-  const models = await answer.json();
-  element("model").replaceChildren(...models.map((model) => new Option(model.human_readable_id)));
-  const describe = () => {
-    element("description").textContent = models[element("model").selectedIndex]?.description ?? "No model is registered yet.";
-  };
-  element("model").addEventListener("change", describe);
+  models = (await call("GET", "/api/models/")).filter(({ enabled }) => enabled !== false);
+  model.replaceChildren(...models.map((one) => new Option(one.human_readable_id)));
   describe();
 }
 
-// fetch() doesn't tell how far an upload is.
-function post(model, zip) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", `/api/tasks/?model_human_readable_id=${encodeURIComponent(model)}`);
-    request.setRequestHeader("Content-Type", "application/zip");
-    request.responseType = "json";
-    request.upload.onprogress = (event) => { element("progress").value = event.loaded / event.total; };
-    request.onload = () => (request.status === 200 ? resolve(request.response) : reject(new Error(sentence(request.response ?? {}))));
-    request.onerror = () => reject(new Error("The server can't be reached."));
-    request.send(zip);
-  });
+function describe() {
+  element("description").textContent = models.length ? models[model.selectedIndex].description : "There is no model yet.";
+  run.disabled = !models.length || !chosen;
 }
 
-// HEAD has the status of the result without its bytes; only an error's sentence takes a second call.
-async function follow(uid) {
-  const url = `/api/tasks/${encodeURIComponent(uid)}`;
-  location.hash = uid;
-  element("link").href = `#${uid}`;
-  element("task").hidden = false;
-  element("result").hidden = true;
-  element("progress").removeAttribute("value");
-  for (;;) {
-    const answer = await fetch(`${url}?wait=${WAIT_SECONDS}`, { method: "HEAD" });
-    if (answer.ok) break;
-    if (answer.status !== NOT_YET) throw new Error(sentence(await (await fetch(url)).json()));
-    element("state").textContent = "Waiting for its turn, or running.";
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MILLISECONDS));
+function choose(entries) {
+  if (!entries.length) return;
+  const size = entries.reduce((sum, { file }) => sum + file.size, 0);
+  if (isZip(entries)) {
+    chosen = { name: entries[0].name, zip: entries[0].file, size };
+  } else {
+    const { name, entries: inner } = withoutTop(entries);
+    const count = many(inner.length, "file");
+    chosen = { name: name ?? (inner.length === 1 ? inner[0].name : count), count: name && `${count}, `, entries: inner, size };
   }
-  element("progress").value = 1;
-  element("state").textContent = "Finished.";
-  element("result").href = url;
-  element("result").hidden = false;
+  element("chosen").replaceChildren(make("strong", {}, chosen.name), ` (${chosen.count ?? ""}${bytes(size)})`);
+  problem.textContent = "";
+  describe();
 }
 
-async function shown(work) {
+// --- sending
+
+// How fast it was of late, and how long it takes at that pace.
+function paced(total, verb) {
+  const seen = [];
+  return (count, trouble) => {
+    const now = performance.now();
+    seen.push([now, count]);
+    while (seen.length > 2 && now - seen[0][0] > PACE_MILLISECONDS) seen.shift();
+    const [[start, first]] = seen;
+    const rate = (1000 * (count - first)) / (now - start);
+    element("sent").value = total ? count / total : 1;
+    const left = rate > 0 ? `${bytes(rate)}/s · ${duration((total - count) / rate)} left` : "";
+    element("pace").textContent = trouble
+      ? `${trouble} Trying again.`
+      : [`${verb} ${bytes(count)} of ${bytes(total)}`, left].filter(Boolean).join(" · ");
+  };
+}
+
+async function zipped({ zip, entries, size }, signal) {
+  if (zip) return zip;
+  const show = paced(size, "Read");
+  let count = 0;
+  return zipOf(entries, { signal, read: (more) => show((count += more)) });
+}
+
+async function submit() {
+  sending = new AbortController();
+  const { signal } = sending;
+  const { name } = chosen;
+  problem.textContent = "";
+  element("choice").disabled = true;
+  element("sending").hidden = false;
   try {
-    await work();
+    const zip = await zipped(chosen, signal);
+    const uid = await upload(model.value, zip, { signal, sent: paced(zip.size, "Sent") });
+    remember({ uid, model: model.value, name, at: new Date().toISOString(), state: "pending" });
+    location.hash = uid;
   } catch (error) {
-    element("task").hidden = false;
-    element("progress").value = 0;
-    element("state").textContent = error.message;
+    problem.textContent = signal.aborted ? "Stopped. Nothing was kept." : unreadable(error);
+  } finally {
+    sending = null;
+    element("choice").disabled = false;
+    element("sending").hidden = true;
+    describe();
   }
 }
 
-element("post").addEventListener("submit", (event) => {
-  event.preventDefault();
-  shown(async () => {
-    element("task").hidden = false;
-    element("state").textContent = "Sending.";
-    await follow(await post(element("model").value, element("zip").files[0]));
-  });
+const unreadable = (error) =>
+  error.name === "NotReadableError" || error.name === "NotFoundError" ? "The files can't be read. Have they changed? Choose them again." : error.message;
+
+// --- the task that is looked at, and the list
+
+const view = new TaskView(element("view"), {
+  download: (uid) => taskPath(uid),
+  changed: (status, uid) => {
+    note(uid, status?.state ?? "gone");
+    showMine();
+  },
+  deleted: (uid) => {
+    forget(uid);
+    location.hash = "";
+  },
 });
 
-shown(loadModels);
-if (location.hash.length > 1) shown(() => follow(decodeURIComponent(location.hash.slice(1))));
+function look() {
+  const uid = decodeURIComponent(location.hash.slice(1));
+  element("task").hidden = !uid;
+  showMine();
+  if (!uid) return view.close();
+  element("link").href = `#${encodeURIComponent(uid)}`;
+  view.show(uid);
+}
+
+function showMine() {
+  const tasks = mine();
+  const current = decodeURIComponent(location.hash.slice(1));
+  element("mine").hidden = !tasks.length;
+  list(element("tasks"), tasks.map((task) => ({ ...task, current: task.uid === current })), ({ uid }) => uid, (task) =>
+    make(
+      "li",
+      {},
+      make("a", { href: `#${task.uid}`, "aria-current": String(task.current) }, task.name),
+      chip(task.state),
+      make("button", { type: "button", name: "forget", className: "plain", "aria-label": `Forget ${task.name}`, onclick: () => { forget(task.uid); showMine(); } }, "Forget"),
+      make("span", { className: "small" }, `${task.model}, `, when(task.at)),
+    ),
+  );
+}
+
+// Those that had not ended when they were last seen.
+async function refreshMine() {
+  for (const { uid, state } of mine()) {
+    if (hasEnded({ state }) || state === "gone") continue;
+    const now = await call("GET", taskPath(uid, "/status")).catch((error) => ({ state: error.status === NOT_FOUND ? "gone" : state }));
+    note(uid, now.state);
+  }
+  showMine();
+}
+
+// --- wiring
+
+const [files, folder] = ["files", "folder"].map(element);
+element("choose-files").addEventListener("click", () => files.click());
+element("choose-folder").addEventListener("click", () => folder.click());
+for (const input of [files, folder]) {
+  input.addEventListener("change", () => {
+    choose(fromInput(input));
+    input.value = ""; // the same ones can be chosen again
+  });
+}
+// A file that misses its place would replace the page.
+for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
+for (const [kind, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
+  drop.addEventListener(kind, () => drop.classList.toggle("over", over));
+}
+drop.addEventListener("drop", async (event) => {
+  if (sending) return;
+  try {
+    choose(await fromDrop(event.dataTransfer));
+  } catch (error) {
+    problem.textContent = unreadable(error);
+  }
+});
+model.addEventListener("change", describe);
+element("new").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+element("stop").addEventListener("click", () => sending.abort());
+addEventListener("beforeunload", (event) => {
+  if (sending) event.preventDefault();
+});
+addEventListener("hashchange", () => {
+  look();
+  element("task-heading").focus();
+});
+
+setInterval(tick, TICK_MILLISECONDS);
+describe();
+look();
+refreshMine();
+loadModels().catch((error) => { problem.textContent = error.message; });

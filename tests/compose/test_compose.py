@@ -116,6 +116,15 @@ def _result(api: Api, uid: str) -> dict[str, bytes]:
     return eventually(fetched, within_seconds=120) or {}
 
 
+def test_the_operators_page(site: Site) -> None:
+    """`just dashboard` says where it is, and which file has what opens it."""
+    said = site.deploy("dashboard")
+    [page] = re.findall(r"^http://\S+$", said, re.MULTILINE)
+    [token] = re.findall(r"the token in (\S+)\.$", said, re.MULTILINE)
+    answer = requests.get(page, auth=("operator", (site.folder / token).read_text().strip()), timeout=10)
+    assert (answer.status_code, answer.headers["Content-Type"].split(";")[0]) == (200, "text/html")
+
+
 async def test_queues_are_quorum_queues(site: Site) -> None:
     """A plain declaration, as version 1 has it, passes; what nobody can read goes to the dead letters."""
     address = site.inspect("rabbitmq")["NetworkSettings"]["Networks"]["inference-server_backend"]["IPAddress"]

@@ -13,7 +13,7 @@ from core.openapi.operation import At
 from core.serving import App
 from gateway.app import make_app as make_gateway
 
-PAGES = re.compile(r"/docs(/.*)?|/page/.*|/openapi\.json")
+PAGES = re.compile(r"/docs(/.*)?|/page/.*|/dashboard|/openapi\.json")
 """What browsers load; the document is of calls."""
 
 # Nothing is asked of what they stand on.

@@ -1,0 +1,55 @@
+// The agents, their GPUs, and what runs on them.
+
+import { call } from "./shared/api.js";
+import { element, list, make } from "./shared/dom.js";
+import { when } from "./shared/task.js";
+import { openTask, short } from "./tasks.js";
+
+const MOST_RUNNING = 1000;
+
+export async function showAgents() {
+  const [agents, tasks] = await Promise.all([
+    call("GET", "/api/agents/"),
+    call("GET", "/api/tasks/", { state: "running", limit: MOST_RUNNING }),
+  ]);
+  const running = new Map(tasks.map((task) => [task.uid, task]));
+  const shown = agents.map(({ seen, ...agent }) => ({
+    ...agent,
+    seen: agent.is_there ? null : seen,
+    running: agent.running.map((attempt) => attempt.slice(0, attempt.lastIndexOf("-"))).map((uid) => ({
+      uid,
+      model: running.get(uid)?.model_human_readable_id,
+      gpus: running.get(uid)?.attempts.at(-1)?.gpus ?? [],
+    })),
+  }));
+  list(element("agent-list"), shown, ({ name }) => name, agent);
+}
+
+function agent({ name, host, version, driver, gpus, slots, running, problems, seen }) {
+  const troubles = Object.values(problems);
+  const [kind, word] = seen ? ["bad", "away"] : troubles.length ? ["warn", "takes no tasks"] : running.length ? ["", "busy"] : ["good", "idle"];
+  const known = new Set(gpus.map(({ uuid }) => uuid));
+  const elsewhere = running.filter((task) => !task.gpus.some((uuid) => known.has(uuid)));
+  const about = [host !== name && host, version, driver && `driver ${driver}`, !gpus.length && `${slots} without a GPU`];
+  return make(
+    "li",
+    {},
+    make("div", { className: "head" }, make("strong", {}, name), make("span", { className: `chip ${kind}` }, word)),
+    make("span", { className: "small" }, about.filter(Boolean).join(" · "), seen && " · seen ", seen && when(seen)),
+    ...troubles.map((words) => make("span", { className: "problem" }, words)),
+    make(
+      "ul",
+      {},
+      ...gpus.map((gpu) => make("li", {}, ...device(gpu), ...running.filter((task) => task.gpus.includes(gpu.uuid)).map(task))),
+      ...elsewhere.map((one) => make("li", {}, task(one))),
+    ),
+  );
+}
+
+function* device({ uuid, name, memory_mb: megabytes, problem }) {
+  yield [name || uuid, megabytes && `${Math.round(megabytes / 1024)} GiB`].filter(Boolean).join(", ");
+  if (problem) yield make("span", { className: "problem" }, ` ${problem}`);
+}
+
+const task = ({ uid, model }) =>
+  make("div", {}, make("button", { type: "button", name: uid, className: "plain", onclick: () => openTask(uid) }, short(uid)), ` ${model ?? ""}`);

@@ -1,0 +1,38 @@
+// The operator's page: each part loads by itself, and says by itself what keeps it from loading.
+
+import { element } from "./shared/dom.js";
+import { tick } from "./shared/task.js";
+import { showAgents } from "./agents.js";
+import * as models from "./models.js";
+import { showGateways, showOverview } from "./overview.js";
+import * as tasks from "./tasks.js";
+
+const REFRESH_MILLISECONDS = 5000;
+const PARTS = {
+  overview: showOverview,
+  tasks: tasks.showTasks,
+  agents: showAgents,
+  models: models.showModels,
+  gateways: showGateways,
+};
+
+async function load(part) {
+  const problem = element(part).querySelector(":scope > .problem");
+  const words = await PARTS[part]().then(() => "", (error) => error.message);
+  if (problem.textContent !== words) problem.textContent = words;
+}
+
+async function refresh() {
+  if (!document.hidden) await Promise.all(Object.keys(PARTS).map(load));
+  tick();
+}
+
+async function keepFresh() {
+  await refresh();
+  setTimeout(keepFresh, REFRESH_MILLISECONDS);
+}
+
+tasks.start(() => load("tasks"));
+models.start(() => load("models"));
+document.addEventListener("visibilitychange", refresh);
+keepFresh();

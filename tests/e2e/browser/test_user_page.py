@@ -1,0 +1,171 @@
+"""An hour of a person at the gateway's page."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from demo.stack import Stack
+from tests.e2e.api import Api
+from tests.e2e.browser.conftest import Tab, TabOpener
+from tests.e2e.conftest import INPUT, ModelMaker
+from tests.proxy import holding
+from tests.zips import files_of
+
+CASE = {"scan.txt": b"slice\n" * 1000, "series 1/ä.dcm": b"\x00\x01\xff", "series 1/empty": b""}
+TALKING = "echo reading; echo 'progress: 50% half of it'; cp -R /input/. /output/; echo done"
+FAILING = "echo 'series 4 has 119 slices' >&2; exit 3"
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    """A folder with files, one of them in a folder of its own."""
+    folder = tmp_path / "case-7"
+    for name, content in CASE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+async def _choose(page: Page, model: str) -> None:
+    await page.get_by_label("Model").select_option(model)
+
+
+async def _run(page: Page) -> None:
+    """Until the task is there."""
+    before = page.url
+    await page.get_by_role("button", name="Run").click()
+    await page.wait_for_url(lambda url: url != before)
+
+
+async def _state(page: Page, state: str) -> None:
+    await expect(page.locator("#view .sentence .chip")).to_have_text(state, timeout=30_000)
+
+
+async def _result(page: Page) -> dict[str, bytes]:
+    """The files in the zip that the page gives out."""
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="Download the result").click()
+    found = files_of((await (await download.value).path()).read_bytes())
+    return {name: content for name, content in found.items() if not name.endswith("/")}
+
+
+async def _drop(tab: Tab, *paths: Path) -> None:
+    """As from a file manager."""
+    box = await tab.page.locator("#drop").bounding_box()
+    assert box
+    session = await tab.context.new_cdp_session(tab.page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + 20, "y": box["y"] + 20}
+        await session.send("Input.dispatchDragEvent", {"type": kind, **at, "data": data})
+
+
+async def test_a_folder_becomes_a_result(open_tab: TabOpener, stack: Stack, model: ModelMaker, case: Path) -> None:
+    """Chosen, zipped by the browser, sent, watched and fetched: what is in the folder is what the model finds."""
+    talking = model(TALKING)
+    tab = await open_tab(stack.gateway_url)
+    await _choose(tab.page, talking)
+    await tab.page.locator("#folder").set_input_files(case)
+    await expect(tab.page.locator("#chosen")).to_have_text("case-7 (3 files, 6.0 kB)")
+    await _run(tab.page)
+    await _state(tab.page, "finished")
+    await expect(tab.page.get_by_role("region", name="Log")).to_contain_text("reading\n")
+    assert await _result(tab.page) == CASE
+
+
+async def test_dropped(open_tab: TabOpener, stack: Stack, copying: str, case: Path, tmp_path: Path) -> None:
+    """Files and a folder together keep their names; a zip goes as it is."""
+    other, zip = tmp_path / "notes.txt", tmp_path / "input.zip"
+    other.write_bytes(b"notes")
+    zip.write_bytes(INPUT)
+    tab = await open_tab(stack.gateway_url)
+    await _choose(tab.page, copying)
+    for paths, expected in (
+        ((case,), CASE),
+        ((case, other), {f"case-7/{name}": content for name, content in CASE.items()} | {"notes.txt": b"notes"}),
+        ((zip,), files_of(INPUT)),
+    ):
+        await _drop(tab, *paths)
+        await expect(tab.page.get_by_role("button", name="Run")).to_be_enabled()
+        await _run(tab.page)
+        await _state(tab.page, "finished")
+        assert await _result(tab.page) == expected
+
+
+async def test_an_upload_survives_a_cut(open_tab: TabOpener, stack: Stack, copying: str, tmp_path: Path) -> None:
+    """The connection breaks in the middle of the bytes: the page goes on where the server has it."""
+    content = bytes(4_000_000)
+    (tmp_path / "large").write_bytes(content)
+    with holding(stack.ports.gateway, up_after=1_000_000) as proxy:
+        tab = await open_tab(f"https://localhost:{proxy.port}")
+        tab.forgiven.append("/api/uploads/")
+        await _choose(tab.page, copying)
+        await tab.page.locator("#files").set_input_files(tmp_path / "large")
+        await tab.page.get_by_role("button", name="Run").click()
+        await expect(tab.page.locator("#pace")).to_contain_text("of 4.0 MB")
+        proxy.wait_until_it_holds()
+        proxy.cut()
+        await _state(tab.page, "finished")
+        assert await _result(tab.page) == {"large": content}
+
+
+async def test_come_back_later(open_tab: TabOpener, stack: Stack, api: Api, copying: str) -> None:
+    """By the link from any machine; in the same browser the page has a list. A uid that is nobody's is told as such."""
+    uid = api.post(copying, INPUT)
+    tab = await open_tab(f"{stack.gateway_url}/#{uid}")
+    await _state(tab.page, "finished")
+    assert await _result(tab.page) == files_of(INPUT)
+    await _choose(tab.page, copying)
+    await tab.page.locator("#files").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"a"})
+    await _run(tab.page)
+    await _state(tab.page, "finished")
+    await tab.page.goto("about:blank")
+    await tab.page.goto(stack.gateway_url)
+    await tab.page.get_by_role("link", name="a.txt").click()
+    assert await _result(tab.page) == {"a.txt": b"a"}
+    tab.forgiven.append("x" * 43)
+    await tab.page.goto(f"{stack.gateway_url}/#{'x' * 43}")
+    await expect(tab.page.locator("#view")).to_contain_text("There is no such task")
+
+
+async def test_a_task_that_fails(open_tab: TabOpener, stack: Stack, api: Api, model: ModelMaker) -> None:
+    """The page says why in plain words and has its last lines; it can be tried again."""
+    uid = api.post(model(FAILING), INPUT)
+    tab = await open_tab(f"{stack.gateway_url}/#{uid}")
+    await expect(tab.page.locator("#view .sentence")).to_have_text(
+        "failed The model stopped with an error (exit code 3)."
+    )
+    await expect(tab.page.get_by_role("region", name="What it said last")).to_contain_text("series 4 has 119 slices")
+    await tab.page.get_by_role("button", name="Try again").click()
+    await expect(tab.page.locator("#view .attempts li")).to_have_count(2)
+    await _state(tab.page, "failed")
+
+
+async def test_a_task_that_waits(open_tab: TabOpener, stack: Stack, api: Api, waiting: str) -> None:
+    """What it lacks is told; it can be cancelled, and deleted."""
+    uid = api.post(waiting, INPUT)
+    tab = await open_tab(f"{stack.gateway_url}/#{uid}")
+    await expect(tab.page.locator("#view .sentence")).to_contain_text("Waiting for")
+    await tab.page.get_by_role("button", name="Cancel").click()
+    await expect(tab.page.locator("#view .sentence")).to_have_text("failed It was cancelled.")
+    tab.page.on("dialog", lambda question: question.accept())
+    await tab.page.get_by_role("button", name="Delete").click()
+    await expect(tab.page.locator("#task")).to_be_hidden()
+    assert api.get(f"/api/tasks/{uid}").status_code == 554
+
+
+async def test_what_others_wrote_is_text(open_tab: TabOpener, stack: Stack, core: Api, model: ModelMaker) -> None:
+    """Names, descriptions, log and messages may hold markup: it is shown, never run."""
+    hostile = "<img src=/x onerror=alert(1)>"
+    name = model(f"echo '{hostile}'; exit 1")
+    tag = core.get(f"/api/models/human_readable_id/{name}").json()["container_tag"]
+    params = {"human_readable_id": hostile, "description": hostile, "container_tag": tag, "use_gpu": "false"}
+    core.call("POST", "/api/models/", params=params).raise_for_status()
+    uid = core.post(hostile, INPUT)
+    tab = await open_tab(f"{stack.gateway_url}/#{uid}")
+    await _choose(tab.page, hostile)
+    await expect(tab.page.locator("#description")).to_have_text(hostile)
+    await expect(tab.page.get_by_role("region", name="Log")).to_contain_text(hostile)
+    await expect(tab.page.locator("#view .message")).to_contain_text(hostile)
+    assert await tab.page.locator("img").count() == 0
