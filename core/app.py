@@ -10,21 +10,24 @@ from core.calls import Call
 from core.client import CoreToken
 from core.contract.errors import Unauthorized, Unavailable
 from core.dispatch import Dispatch
+from core.live import Live
 from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.overview import readiness
-from core.routes import agents, models, operators, resumable, status, tasks
+from core.routes import agents, events, models, operators, resumable, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 WITHOUT_STORE = frozenset({"/metrics", "/api/overview"})
 
 
-def make_app(dispatch: Dispatch, token: CoreToken) -> App:
+def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
     app = App("core")
     add_docs(app, "InferenceServer's core", At.CORE)
     for part in (tasks, status, resumable, models, agents, operators):
         part.add_routes(app, dispatch)
+    events.add_routes(app, dispatch, live)
+    app.when_draining.append(live.news.close)
 
     def guard(call: Call) -> None:
         if call.path in OPEN_PATHS or call.path.startswith("/docs"):

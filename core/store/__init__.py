@@ -8,6 +8,7 @@ from core.retention import HOUR_SECONDS, UPLOADS_HOURS
 from core.store.agents import Agents
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
+from core.store.logs import Logs
 from core.store.models import Models
 from core.store.pulse import Pulse
 from core.store.room import Room
@@ -28,6 +29,7 @@ class Store:
     models: Models
     agents: Agents
     blobs: Blobs
+    logs: Logs
     room: Room
     submissions: Submissions
     uploads: Uploads
@@ -54,6 +56,7 @@ async def open_store(
                 Models(connection),
                 Agents(connection),
                 blobs,
+                Logs(connection),
                 room,
                 Submissions(connection, room),
                 Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),
