@@ -6,6 +6,7 @@ from core.amqp import Broker
 from core.app import make_app
 from core.client import IDLE_SECONDS
 from core.dispatch import Dispatch
+from core.live import Live
 from core.observe import set_up_logs
 from core.reaper import sweep_for_ever
 from core.serving import end_soon, run, serve
@@ -32,13 +33,18 @@ async def main() -> None:
             max_upload_bytes=settings.max_upload_bytes,
             check_zip=ZipCheck(store.blobs, settings.zip_limits),
             keep=settings.keep,
+            log_bytes=settings.log_bytes,
             guard=Guard.of(settings.webhook_allow),
         )
         async with Postman.open(store.webhooks, dispatch.guard) as postman, asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
             telling = group.create_task(postman.deliver_for_ever(), name="webhooks")
-            app = make_app(dispatch, settings)
-            listener = group.create_task(app.bells.listen(store.tasks.ended), name="bells")
+            live = Live(dispatch)
+            app = make_app(dispatch, live, settings)
+            listeners = [
+                group.create_task(app.bells.listen(store.tasks.ended), name="bells"),
+                group.create_task(live.news.listen(store.logs.news), name="news"),
+            ]
             # A reaper that dies takes the process along: it is restarted, and seen.
             sweeper.add_done_callback(lambda ended: None if ended.cancelled() else end_soon(1))
             await serve(
@@ -48,8 +54,9 @@ async def main() -> None:
                 keep_alive_seconds=2 * IDLE_SECONDS,
             )
             sweeper.cancel()
-            listener.cancel()
             telling.cancel()
+            for listener in listeners:
+                listener.cancel()
 
 
 if __name__ == "__main__":

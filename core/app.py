@@ -14,10 +14,11 @@ from core.client import CoreToken
 from core.contract.errors import Forbidden, Unauthorized, Unavailable
 from core.dispatch import Dispatch
 from core.exposition import CONTENT_TYPE, note_build
+from core.live import Live
 from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.overview import overview, readiness
-from core.routes import agents, dashboard, models, operators, resumable, status, tasks
+from core.routes import agents, dashboard, events, models, operators, resumable, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
@@ -27,12 +28,14 @@ OVERVIEW_SECONDS: Final = 5.0
 """Prometheus waits for ten."""
 
 
-def make_app(dispatch: Dispatch, token: CoreToken) -> App:
+def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
     app = App("core")
     note_build(app.figures, "core")
     add_docs(app, "InferenceServer's core", At.CORE)
     for part in (tasks, status, resumable, models, agents, operators, dashboard):
         part.add_routes(app, dispatch)
+    events.add_routes(app, dispatch, live)
+    app.when_draining.append(live.news.close)
 
     def guard(call: Call) -> None:
         if call.path in OPEN_PATHS or call.path.startswith(OPEN_FOLDERS):

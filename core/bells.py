@@ -1,4 +1,4 @@
-"""Waiting for a task's end without asking again and again.
+"""Waiting for news of a task without asking again and again.
 
 A bell says that there may be something new; how the task stands is asked after it. So a bell that was missed, because
 whoever rings was away, costs a moment and no answer.
@@ -36,7 +36,8 @@ class Bells:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._is_heard = False
-        self._is_closed = False
+        self.is_closed = False
+        """Who waits is answered at once: the server ends."""
 
     async def outcome(self, uid: str, seconds: float, ask: Callable[[str], Awaitable[Outcome]]) -> Outcome:
         """What `ask` says of the task once it has ended, or after so many seconds. Raises what it raises at first; who
@@ -44,16 +45,40 @@ class Bells:
         """
         now = asyncio.get_running_loop().time
         until = now() + seconds
-        with self._bell(uid) as bell:
+        with self.bell(uid) as rung:
             outcome = await ask(uid)
-            while not outcome.is_final and (left := until - now()) > 0 and not self._is_closed:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, LISTENING_SECONDS if self._is_heard else DEAF_SECONDS)):
-                        await bell.wait()
-                bell.clear()
+            while not outcome.is_final and (left := until - now()) > 0 and not self.is_closed:
+                await rung(left)
                 with suppress(Unavailable):
                     outcome = await ask(uid)
             return outcome
+
+    @contextmanager
+    def bell(self, uid: str) -> Iterator[Callable[[float], Awaitable[None]]]:
+        """What is to be awaited for as many seconds: it returns when there may be news of the task since the last time,
+        or may have been unheard. When all is closed it returns at once.
+        """
+        bell = asyncio.Event()
+
+        async def rung(seconds: float) -> None:
+            if not self.is_closed:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(seconds, LISTENING_SECONDS if self._is_heard else DEAF_SECONDS)):
+                        await bell.wait()
+            bell.clear()
+
+        self._waiting[uid].add(bell)
+        try:
+            yield rung
+        finally:
+            self._waiting[uid].discard(bell)
+            if not self._waiting[uid]:
+                del self._waiting[uid]
+
+    @property
+    def tasks(self) -> int:
+        """So many are waited for."""
+        return len(self._waiting)
 
     def ring(self, uid: str) -> None:
         for bell in self._waiting.get(uid, ()):
@@ -66,13 +91,13 @@ class Bells:
 
     def close(self) -> None:
         """Who waits is answered now."""
-        self._is_closed = True
+        self.is_closed = True
         self._fall_silent()
         self._ring_all()
 
     async def heard(self) -> AsyncIterator[str]:
         """Each uid that is rung from now on; "" at first, and while there is none. Ends when it might miss one."""
-        if not self._is_heard or self._is_closed:
+        if not self._is_heard or self.is_closed:
             raise Unavailable
         listener = asyncio.Queue[str | None](HEARD_AHEAD)
         self._listeners.add(listener)
@@ -121,14 +146,3 @@ class Bells:
         for bells in self._waiting.values():
             for bell in bells:
                 bell.set()
-
-    @contextmanager
-    def _bell(self, uid: str) -> Iterator[asyncio.Event]:
-        bell = asyncio.Event()
-        self._waiting[uid].add(bell)
-        try:
-            yield bell
-        finally:
-            self._waiting[uid].discard(bell)
-            if not self._waiting[uid]:
-                del self._waiting[uid]

@@ -30,6 +30,7 @@ from core.contract.http import (
     Outcome,
     Staged,
 )
+from core.contract.live import Said
 from core.contract.model import Model
 from core.contract.task import Failure
 from core.observe import REQUEST
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 
 CONNECT_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 15.0
+TELL_SECONDS: Final = 5.0
 STALL_SECONDS: Final = 60.0
 """A transfer may take as long as it takes, but not stand still for longer than this."""
 
@@ -169,6 +171,11 @@ class CoreClient:
         """Raises Unavailable after so long: a lease doesn't wait for a core that has vanished."""
         path = f"/api/tasks/{uid}/attempts/{attempt}/renew"
         await self._call("POST", path, params=noted.query, seconds=seconds)
+
+    async def tell(self, uid: str, attempt: int, said: Said) -> None:
+        """What the attempt's container has printed. TransitionRefused: nobody wants to hear more of it."""
+        path = f"/api/tasks/{uid}/attempts/{attempt}/events"
+        await self._call("POST", path, said.model_dump_json().encode(), seconds=TELL_SECONDS)
 
     async def finish(self, uid: str, attempt: int, zip: AsyncIterable[bytes], noted: Noted) -> None:
         """Streams the output zip. TransitionRefused: the attempt has lost the task."""

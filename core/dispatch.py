@@ -35,6 +35,7 @@ from core.contract.errors import (
     Unavailable,
 )
 from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, ClaimRequest, Noted, Outcome, Staged
+from core.contract.live import Said
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.needs import ANY, Need
 from core.contract.options import PLAIN, Options
@@ -110,6 +111,8 @@ class Dispatch:
     max_upload_bytes: int
     check_zip: ZipCheck
     keep: Retention
+    log_bytes: int
+    """Of what a task's containers print so much is kept."""
     guard: Guard = PUBLIC
     """Whom webhooks may be sent to."""
     _withdrawals: set[asyncio.Task[None]] = field(default_factory=set)
@@ -233,14 +236,20 @@ class Dispatch:
         ]
 
     async def status(self, uid: str) -> TaskStatus:
-        """With what it waits for and behind how many others, as far as that is known in time."""
-        [task] = await self.explained([await self.task(uid)])
-        if task.state is State.PENDING:
+        [status] = await self.statuses([await self.task(uid)])
+        return status
+
+    async def statuses(self, tasks: Sequence[Task]) -> list[TaskStatus]:
+        """With what each waits for and behind how many others, as far as that is known in time."""
+        tasks = await self.explained(tasks)
+        pending = [task for task in tasks if task.state is State.PENDING]
+        positions: dict[str, int | None] = {}
+        if pending:
             with suppress(Unavailable):
                 async with soon(EXPLAINED_SECONDS):
-                    [position] = await self.store.waiting.positions([task])
-                    task = task.model_copy(update={"position": position})
-        return TaskStatus.of(task)
+                    found = await self.store.waiting.positions(pending)
+                    positions = {task.uid: position for task, position in zip(pending, found, strict=True)}
+        return [TaskStatus.of(task.model_copy(update={"position": positions.get(task.uid)})) for task in tasks]
 
     async def input(self, uid: str) -> Blob:
         """The posted zip, as long as the task may need it."""
@@ -312,6 +321,11 @@ class Dispatch:
     async def renew(self, uid: str, attempt: int, *, noted: Noted = NOTHING) -> None:
         """TransitionRefused: the attempt has lost the task, its container must go."""
         if not await self.store.tasks.renew(uid, attempt, lease_seconds=self.lease_seconds, noted=noted):
+            raise TransitionRefused
+
+    async def tell(self, uid: str, attempt: int, said: Said) -> None:
+        """What the attempt's container prints. TransitionRefused: nobody wants to hear it (any more)."""
+        if not await self.store.logs.append(uid, attempt, said, kept_bytes=self.log_bytes):
             raise TransitionRefused
 
     async def finish(

@@ -4,6 +4,7 @@ drains: on shutdown it cuts or forgets, which is mended here, once.
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -60,7 +61,11 @@ class ServingLoop(uvloop.Loop):
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a service's main on a loop that `serve` can drain."""
+    """Runs a service's main on a loop that `serve` can drain, with as many open files as it may have: a listener takes
+    two of the gateway's, and by itself a process has 1024.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=ServingLoop) as runner:
         runner.run(main)
 
@@ -78,6 +83,8 @@ class App(Quart):
         self.traffic = Traffic(self.figures)
         self.bells = Bells()
         """Rung when a task ends. Whoever makes the app lets them listen."""
+        self.when_draining: list[Callable[[], None]] = [self.bells.close]
+        """Called when no new requests are taken: those that could go on for ever end now."""
         self.guard: Callable[[Call], None] = lambda _: None
         """Raises a ContractError for a call that may not be answered."""
         self._direct: dict[str, Handler] = {}
@@ -265,7 +272,8 @@ def _drained(app: App) -> Callable[[], Awaitable[None]]:
     async def drained() -> None:
         await stop.wait()
         app.is_draining = True
-        app.bells.close()
+        for end in app.when_draining:
+            end()
         log.info("server.draining", in_flight=app.in_flight)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ServingLoop)  # noqa: S101 - `run` made it

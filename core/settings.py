@@ -12,6 +12,7 @@ from core.contract.zips import ZipLimits
 from core.retention import UPLOADS_HOURS, Retention
 from core.secrets import with_password
 
+KiB: Final = 2**10
 MiB: Final = 2**20
 
 
@@ -47,6 +48,9 @@ class Settings(BrokerSettings, CoreToken):
     also without TLS. What is on the internet need not stand here.
     """
 
+    log_kb: int = Field(default=1024, ge=0)
+    """Of what a task's containers print the last so much is kept, as long as the task is."""
+
     redis_reserve_percent: float = Field(default=10.0, ge=0, lt=100)
     """Of Redis's maxmemory, for the outputs of running tasks and for bookkeeping: uploads and models may not use it."""
 
@@ -57,6 +61,10 @@ class Settings(BrokerSettings, CoreToken):
     @property
     def max_upload_bytes(self) -> int:
         return self.max_upload_mb * MiB
+
+    @property
+    def log_bytes(self) -> int:
+        return self.log_kb * KiB
 
     @property
     def keep(self) -> Retention:

@@ -36,6 +36,8 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     polls = Gathering(core.outcomes, at_once=POLLED_AT_ONCE)
     add_docs(app, "InferenceServer", At.GATEWAY)
     add_files(app, PAGE)
+    draining = asyncio.Event()
+    app.when_draining.append(draining.set)
 
     @app.get("/")
     async def hello() -> Response:
@@ -101,6 +103,15 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     @app.direct("POST", "/api/tasks/<uid>/retry", problems=True)
     async def retry(call: Call, uid: str) -> None:
         await relay(call, core, "POST", f"/api/tasks/{_known_form(uid)}/retry")
+
+    @app.direct("GET", "/api/tasks/<uid>/events", problems=True)
+    async def events(call: Call, uid: str) -> None:
+        path = f"/api/tasks/{_known_form(uid)}/events"
+        await relay(call, core, call.method, path, params=call.parameters, until=draining)
+
+    @app.direct("GET", "/api/tasks/<uid>/log", problems=True)
+    async def printed(call: Call, uid: str) -> None:
+        await relay(call, core, call.method, f"/api/tasks/{_known_form(uid)}/log", params=call.parameters)
 
     @app.direct("DELETE", "/api/tasks/<uid>")
     async def delete_task(call: Call, uid: str) -> None:

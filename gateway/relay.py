@@ -36,6 +36,7 @@ PASSED_ON: Final = (
     "idempotency-key",
     "webhook-secret",
     *(name.lower() for name in tus.ASKED),
+    "last-event-id",
 )
 PASSED_BACK: Final = frozenset(
     {
@@ -60,8 +61,11 @@ async def relay(
     *,
     params: Sequence[tuple[str, str]] = (),
     admission: Admission | None = None,
+    until: asyncio.Event | None = None,
 ) -> None:
-    """The call as `method path` of core. The admission bounds a body whose length isn't known."""
+    """The call as `method path` of core. The admission bounds a body whose length isn't known. An answer without an end
+    ends at the event.
+    """
     headers = {name: call.header(name) for name in PASSED_ON if name in call}
     headers[REQUEST_HEADER] = REQUEST.get()
     body: AsyncIterator[bytes] | bytes | None = None
@@ -80,7 +84,7 @@ async def relay(
                 method, path, params=params, headers=headers, data=body, allow_redirects=False
             )
         try:
-            await _pass_back(call, answer)
+            await _pass_back(call, answer, until)
         finally:
             answer.release()  # to the pool; closed, unless all of it was read
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -97,7 +101,7 @@ def own_token() -> Iterator[None]:
         raise Unavailable from None
 
 
-async def _pass_back(call: Call, answer: aiohttp.ClientResponse) -> None:
+async def _pass_back(call: Call, answer: aiohttp.ClientResponse, until: asyncio.Event | None) -> None:
     with own_token():
         if answer.status == HTTPStatus.UNAUTHORIZED:
             raise Unauthorized
@@ -107,7 +111,25 @@ async def _pass_back(call: Call, answer: aiohttp.ClientResponse) -> None:
         await call.answer(answer.status, await answer.read(), headers)
     else:
         length = [("Content-Length", str(size))] if size is not None else []
-        await call.stream(answer.status, [*headers, *length], answer.content.iter_any())
+        pieces = answer.content.iter_any()
+        await call.stream(answer.status, [*headers, *length], _ended(pieces, until) if until else pieces)
+
+
+async def _ended(pieces: AsyncIterator[bytes], until: asyncio.Event) -> AsyncIterator[bytes]:
+    """As long as the event hasn't come."""
+    ending = asyncio.ensure_future(until.wait())
+    reading: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            reading = asyncio.ensure_future(anext(pieces, b""))
+            await asyncio.wait({ending, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done() or not (piece := reading.result()):
+                return
+            yield piece
+    finally:
+        for waiting in (ending, reading):
+            if waiting:
+                waiting.cancel()
 
 
 async def _bounded(body: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:

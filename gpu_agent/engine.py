@@ -1,11 +1,14 @@
 """The Docker engine: images, volumes, containers. The only importer of aiodocker."""
 
 import asyncio
+import codecs
 import json
 import re
 import secrets
+import struct
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +35,9 @@ EVENT_SECONDS: Final = 10.0
 """A container's end shows among the engine's events a moment after whoever waits for it hears of it."""
 
 MiB: Final = 2**20
+
+FRAME_HEADER: Final = struct.Struct(">BxxxL")
+"""Of what a container prints: on which of its outputs, and how many bytes."""
 
 _NOT_CONNECTED: Final = 900
 """aiodocker's status for an engine that it can't reach."""
@@ -388,6 +394,24 @@ class Engine:
                         return bool(json.loads(line)["Action"] == "die")
         return False
 
+    async def printed(self, container_id: str) -> AsyncGenerator[tuple[int, str], None]:
+        """What the container prints from now on until it has ended, as it comes, with the number of the output. What
+        comes first is empty, and says that from there on nothing is missed. Who doesn't read holds the container up.
+
+        The engine's log won't do: it has a line only when its end has come, which that of a progress bar never does.
+        """
+        params = {"stream": "1", "stdout": "1", "stderr": "1"}
+        frames = Frames()
+        async with (
+            _translated(seconds=None),
+            self._docker._query(f"containers/{container_id}/attach", "POST", params=params, timeout=None) as response,
+        ):
+            with closing(response):
+                yield 0, ""
+                async for piece in response.content.iter_any():
+                    for text in frames.texts(piece):
+                        yield text
+
     async def log_tail(self, container_id: str) -> str:
         async with _translated():
             lines = await self._container(container_id).log(stdout=True, stderr=True, tail=LOG_TAIL_LINES)
@@ -437,6 +461,30 @@ class Engine:
             way = self._offer.way(spec.gpus) if self._gpu_devices is GpuDevices.AUTO else self._gpu_devices
             host["DeviceRequests"] = devices.requests(way, spec.gpus)
         return {"Image": model.container_tag, "Labels": dict(spec.labels), "HostConfig": host}
+
+
+class Frames:
+    """What comes of a container in pieces that are cut anywhere: on which of its outputs, and the text."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._decoders = defaultdict[int, codecs.IncrementalDecoder](_utf_8)
+
+    def texts(self, piece: bytes) -> Iterator[tuple[int, str]]:
+        came, at = self._rest + piece, 0
+        while len(came) >= (begin := at + FRAME_HEADER.size):
+            output, length = FRAME_HEADER.unpack_from(came, at)
+            if len(came) < begin + length:
+                break
+            at = begin + length
+            if text := self._decoders[output].decode(came[begin:at]):
+                yield output, text
+        self._rest = came[at:]
+
+
+def _utf_8() -> codecs.IncrementalDecoder:
+    """A character may be cut in two, and a container may print what is none."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
 
 
 def _mounts(mounts: Sequence[Mount]) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from gpu_agent.engine import (
 from gpu_agent.folders import OutputRefused, OutputTooLarge
 from gpu_agent.host import Host
 from gpu_agent.pool import Slot
+from gpu_agent.telling import Telling
 from gpu_agent.volumes import AttemptVolumes
 
 log = structlog.get_logger()
@@ -83,6 +84,7 @@ class Job:
         # No two ever meet, whatever is known of the task: the engine would hand out a volume that is there already.
         self.name = f"{self.key}-{secrets.token_hex(4)}"
         self._container = f"inference-server-{self.name}"
+        self._telling = Telling(self.host.engine, self._container, self.host.core, self.task)
         self._labels = {
             TASK: self.task.uid,
             ATTEMPT: str(self.task.attempt),
@@ -115,6 +117,7 @@ class Job:
                 await self.claimed.wait()
                 await self._run_container(volumes)
                 await self._deliver(volumes)
+                await self._telling.last()  # what core didn't take before
         except (TaskNotFound, TransitionRefused):
             raise  # core gave the task to somebody else, or to nobody
         except Exception as error:
@@ -150,7 +153,8 @@ class Job:
         spec = ContainerSpec(self._container, self.model, volumes.mounts, self._labels, self.noted.gpus or ())
         try:
             await self.host.engine.create(spec)
-            yield
+            async with self._telling:
+                yield
         finally:
             await to_its_end(self._remove())
 
@@ -158,6 +162,7 @@ class Job:
         """Returns when the container has ended well."""
         model = self.model
         engine = self.host.engine
+        await self._telling.listens()
         try:
             await engine.start(self._container)
             started = time.monotonic()
@@ -167,6 +172,7 @@ class Job:
             self._note_phase("running", model.timeout_seconds)
             self.host.seconds[model.uid] = model.timeout_seconds
             tail = await engine.log_tail(self._container)
+            await self._telling.last()
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
             raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
         self.exited_at = time.monotonic()
@@ -174,6 +180,7 @@ class Job:
         self._note_phase("running", self.exited_at - started)
         self.freed.set()
         log.info("container.exited", exit_code=ended.code)
+        await self._telling.last()
         if ended.code and not ended.is_out_of_memory and (lack := self.host.disks.lack()):
             await self._check_size(volumes, ended)
             raise DiskFull(lack)

@@ -113,7 +113,7 @@ class Leaks:
             fields = self._hash(keys.task(uid))
             if not fields:
                 yield f"index entry of the task {uid}, which is no more"
-            owned.add(keys.task(uid))
+            owned |= {keys.task(uid), keys.log(uid)}
             for name in (b"input", b"output"):
                 if name in fields:
                     owned |= _keys_of(codec.unpack(Blob, fields[name]))

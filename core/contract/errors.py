@@ -51,6 +51,10 @@ class ModelNotFound(ContractError):
     detail = "ModelNotFound"
 
 
+class AttemptNotFound(ContractError):
+    detail = "The task has no such attempt, or it is no longer kept"
+
+
 class ModelExists(ContractError):
     detail = "A model with this human_readable_id is registered already"
 

@@ -18,6 +18,7 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ModelExists: HTTPStatus.CONFLICT,
     errors.TaskExists: HTTPStatus.CONFLICT,
+    errors.AttemptNotFound: HTTPStatus.NOT_FOUND,
     errors.ModelHasNoZip: HTTPStatus.NOT_FOUND,
     errors.InputGone: HTTPStatus.GONE,
     errors.UploadNotFound: HTTPStatus.NOT_FOUND,

@@ -53,6 +53,20 @@ class Page(BaseModel):
         )
 
 
+class Listening(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    last_event_id: str | None = Field(default=None, examples=["1795392502785-0"])
+    """As the header Last-Event-ID, for clients that can't send one."""
+
+
+class WhichAttempt(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    attempt: int | None = Field(default=None, ge=1)
+    """None: the latest."""
+
+
 class AdmissionRequest(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 

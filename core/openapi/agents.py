@@ -16,6 +16,7 @@ from core.contract.errors import (
 )
 from core.contract.gateway import Gateway, GatewayReport
 from core.contract.http import Admission, Asked, Claim, ClaimRequest, Noted, Outcome, Staged
+from core.contract.live import Said
 from core.contract.parameters import AdmissionRequest
 from core.contract.task import Failure
 from core.openapi.operation import Answer, At, Operation
@@ -100,6 +101,16 @@ OPERATIONS: Final = (
         _DONE,
         _OF_ATTEMPT,
         (Noted,),
+        at=At.CORE,
+    ),
+    Operation(
+        "tell",
+        "post",
+        "/api/tasks/{uid}/attempts/{attempt}/events",
+        "What an attempt's container has printed, and how far it says it is",
+        _DONE,
+        (TransitionRefused, *_BODY, StoreFull),
+        body=Said,
         at=At.CORE,
     ),
     Operation(

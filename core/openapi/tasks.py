@@ -5,6 +5,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.contract.errors import (
+    AttemptNotFound,
     InputGone,
     InvalidParameters,
     ModelNotFound,
@@ -16,7 +17,7 @@ from core.contract.errors import (
     TransitionRefused,
 )
 from core.contract.options import KEY, Options
-from core.contract.parameters import Page, StatusChange, Submission
+from core.contract.parameters import Listening, Page, StatusChange, Submission, WhichAttempt
 from core.contract.status import TaskStatus
 from core.contract.task import Task
 from core.openapi.operation import DOWNLOAD, UPLOAD_ERRORS, ZIP, Answer, At, Operation, Ranges
@@ -34,6 +35,13 @@ class Waiting(BaseModel):
 
     prefer: str | None = Field(default=None, alias="Prefer", examples=["wait=30"])
     """`wait=30` is `?wait=30` (RFC 7240)."""
+
+
+class LastEvent(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    last_event_id: str | None = Field(default=None, alias="Last-Event-ID", examples=["1795392502785-0"])
+    """Of the last event that was heard."""
 
 
 class Fetch(Ranges, Waiting):
@@ -87,6 +95,32 @@ OPERATIONS: Final = (
         (TaskNotFound, InvalidParameters),
         (Wait,),
         Waiting,
+        tells_problems=True,
+    ),
+    Operation(
+        "listen",
+        "get",
+        "/api/tasks/{uid}/events",
+        "Hear what goes on with a task, as server-sent events: `state` with a TaskStatus, `progress` as in there, and"
+        " `log` with `attempt` and `text`. A final state comes last. Who comes back with the id of its last event hears"
+        " what came after it",
+        {
+            200: Answer("text/event-stream", "Events, until the task has ended"),
+            204: Answer(None, "The end was the last event: there is nothing more to come"),
+        },
+        (TaskNotFound,),
+        (Listening,),
+        LastEvent,
+        tells_problems=True,
+    ),
+    Operation(
+        "read_log",
+        "get",
+        "/api/tasks/{uid}/log",
+        "What the container of an attempt has printed until now, as far as it is kept",
+        {200: Answer("text/plain")},
+        (TaskNotFound, AttemptNotFound, InvalidParameters),
+        (WhichAttempt,),
         tells_problems=True,
     ),
     Operation(

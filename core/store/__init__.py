@@ -10,6 +10,7 @@ from core.retention import HOUR_SECONDS, UPLOADS_HOURS
 from core.store import keys
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
+from core.store.logs import Logs
 from core.store.models import Models
 from core.store.pulse import Pulse
 from core.store.reported import Reported
@@ -32,6 +33,7 @@ class Store:
     agents: Reported[Agent]
     gateways: Reported[Gateway]
     blobs: Blobs
+    logs: Logs
     room: Room
     submissions: Submissions
     uploads: Uploads
@@ -59,6 +61,7 @@ async def open_store(
                 Reported(connection, keys.AGENTS, Agent),
                 Reported(connection, keys.GATEWAYS, Gateway),
                 blobs,
+                Logs(connection),
                 room,
                 Submissions(connection, room),
                 Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),

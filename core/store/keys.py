@@ -45,6 +45,9 @@ ENDED: Final = "ended"
 """Channel: uid of each task that ends or is deleted, for whoever waits for it. Who doesn't listen just then misses it.
 """
 
+NEWS: Final = "news"
+"""Channel: uid of each task that changes, ends, is deleted or has more in its log, as ENDED."""
+
 
 WEBHOOKS: Final = "webhooks"
 """Sorted set: uid of each task whose end is to be told to its client's server → epoch second of the next try. Leaves
@@ -76,6 +79,13 @@ def waiting(priority: str, need: str) -> str:
 def task(uid: str) -> str:
     """Hash: the task's fields as the scripts know them. Leaves when it is deleted, or was kept for long enough."""
     return f"task:{{{uid}}}"
+
+
+def log(uid: str) -> str:
+    """Stream: what the task's containers have printed, each entry of one attempt: its number → text. Bounded in bytes:
+    the oldest go. Leaves behind the task, before its entries in the indexes do.
+    """
+    return f"log:{{{uid}}}"
 
 
 def blob(blob_id: str) -> str:

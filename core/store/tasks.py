@@ -16,7 +16,7 @@ from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.needs import ANY, Need
 from core.contract.options import PLAIN, Options
-from core.contract.task import Attempt, Blob, Failure, Reason, Runner, State, Task
+from core.contract.task import Attempt, Blob, Failure, Progress, Reason, Runner, State, Task
 from core.gathering import Gathering
 from core.observe import REQUEST
 from core.store import keys
@@ -197,6 +197,11 @@ class Tasks:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
         return _task(fields) if fields else None
 
+    async def each(self, uids: Sequence[str]) -> list[Task | ContractError | None]:
+        """None where there is no such task. One that can't be asked for or read doesn't stand in another's way."""
+        answers = await self._redis.call_each(("HGETALL", keys.task(uid)) for uid in uids)
+        return [_task_or_error(uid, answer) for uid, answer in zip(uids, answers, strict=True)]
+
     async def endings(self, uids: Sequence[str]) -> list[Ending | ContractError | None]:
         """None where there is no such task, Unavailable where it isn't known. One doesn't stand in another's way."""
         answers = await self._redis.call_each(("HMGET", keys.task(uid), *_ENDING) for uid in uids)
@@ -313,7 +318,8 @@ class Tasks:
         await self._remove(keys=[keys.task(uid)], args=[""])
 
     async def forget(self, uid: str) -> None:
-        """Takes a task that is no more off the indexes."""
+        """Takes a task that is no more off the indexes, when its log has gone."""
+        await self._redis.call("UNLINK", keys.log(uid))
         await self._redis.call("ZREM", keys.TASKS, uid)
         await self._redis.call("ZREM", keys.DUE, uid)
 
@@ -376,6 +382,16 @@ def _look(fields: Mapping[bytes, bytes]) -> Look | Exception:
 
 
 _ENDING: Final = ("state", "output", "failure")
+
+
+def _task_or_error(uid: str, answer: Mapping[bytes, bytes] | Exception) -> Task | ContractError | None:
+    if isinstance(answer, Exception):
+        return answer if isinstance(answer, ContractError) else Unavailable()
+    try:
+        return _task(answer) if answer else None
+    except (KeyError, ValueError) as error:  # of a newer core, say
+        log.error("task.unreadable", task=uid, error=repr(error))
+        return Unavailable()
 
 
 def _ending(uid: str, answer: Sequence[bytes | None] | Exception) -> Ending | ContractError | None:
@@ -467,6 +483,7 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
         options=codec.unpack(Options, fields[b"options"]) if b"options" in fields else PLAIN,
         datetime_queued=_time(fields[b"queued"]) if b"queued" in fields else None,
         request_id=fields.get(b"request", b"").decode(),
+        progress=codec.unpack(Progress, fields[b"progress"]) if b"progress" in fields else None,
     )
 
 

@@ -13,7 +13,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import drain, growth, plot, recovery, requests_per_second, table, transfers, turnaround, waiting
+from tests.bench import (
+    drain,
+    growth,
+    listening,
+    plot,
+    recovery,
+    requests_per_second,
+    table,
+    transfers,
+    turnaround,
+    waiting,
+)
 from tests.bench.rig import Rig
 from tests.bench.scale import Scale
 
@@ -24,6 +35,7 @@ BENCHES = {
     "polls": requests_per_second.polls,
     "posts": requests_per_second.posts,
     "waiting": waiting.rows,
+    "listening": listening.rows,
     "growth": growth.rows,
 }
 RECOVERY = "recovery"

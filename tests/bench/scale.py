@@ -24,6 +24,8 @@ class Scale:
     """Clients."""
     ended: int = 100
     """Of the tasks that clients wait for."""
+    listening_seconds: float = 30.0
+    """Two heartbeats (core/live.py)."""
     idle_seconds: float = 30.0
     """Long enough for the sweep to look at each task that waits (core/reaper.py)."""
     queued: tuple[int, ...] = (10, 1_000, 100_000)
@@ -44,6 +46,7 @@ LITTLE = Scale(
     waiting=10,
     ended=2,
     idle_seconds=0.5,
+    listening_seconds=0.5,
     queued=(5, 20),
     finished=10,
     calls=5,

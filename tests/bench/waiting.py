@@ -47,7 +47,7 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
     ca_cert = str(rig.stack.certificates.ca_cert)
     ours, control, delays = Idle(), Idle(), list[float]()
     rig.without_agent()
-    uids = _posted(rig, scale.waiting)
+    uids = posted(rig, scale.waiting)
     processes = rig.processes()
     for _ in range(scale.rounds):
         with Hello.up(rig.stack, rig.folder, workers=processes.workers("gateway")) as hello:
@@ -60,8 +60,8 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
         with WaitingClients(Order(rig.stack.ports.gateway, ca_cert, paths)) as clients:
             ours.measure(processes, before, scale.waiting, seconds)
             ended, uids = uids[: scale.ended], uids[scale.ended :]
-            delays.append(_p99(_end(rig, clients, ended)))
-        uids += _posted(rig, len(ended))
+            delays.append(p99(end_each(rig, clients, ended)))
+        uids += posted(rig, len(ended))
     name = f"{scale.waiting} waiting clients"
     return [
         Row(
@@ -85,12 +85,12 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
     ]
 
 
-def _posted(rig: Rig, count: int) -> list[str]:
+def posted(rig: Rig, count: int) -> list[str]:
     with Client.public(rig.stack) as client:
         return [client.post(small_zip()) for _ in range(count)]
 
 
-def _end(rig: Rig, clients: WaitingClients, uids: Sequence[str]) -> list[float]:
+def end_each(rig: Rig, clients: WaitingClients, uids: Sequence[str]) -> list[float]:
     """Cancels the tasks one after the other: the seconds from each call to its client's answer."""
     delays = []
     with Client.private(rig.stack) as core:
@@ -104,5 +104,5 @@ def _end(rig: Rig, clients: WaitingClients, uids: Sequence[str]) -> list[float]:
     return delays
 
 
-def _p99(values: Sequence[float]) -> float:
+def p99(values: Sequence[float]) -> float:
     return sorted(values)[int(0.99 * (len(values) - 1))]

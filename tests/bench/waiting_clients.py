@@ -16,11 +16,13 @@ from typing import Any
 
 from demo.stack import REPOSITORY
 
+OK = 200
 NOT_YET = 551
 TOO_BUSY = 503
 CONNECTING_AT_ONCE = 20
 POLL_SECONDS = 5.0
 END_OF_HEAD = b"\r\n\r\n"
+END_OF_CHUNKS = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Order:
     ca_cert: str
     paths: Sequence[str]
     """One for each client."""
+    are_endless: bool = False
+    """The answers begin at once, and end with the task."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +93,27 @@ async def _client(
     async with connecting:
         reader, writer = await asyncio.open_connection("localhost", order.port, ssl=tls)
         await _ask(writer, path)
+        while order.are_endless and await _begun(reader) == TOO_BUSY:
+            await _ask(writer, path)
         waiting.put_nowait(path)
+    if order.are_endless:
+        await reader.readuntil(END_OF_CHUNKS)
+        status = OK
+    else:
+        status = await _end(reader, writer, path)
+    print(json.dumps(asdict(End(path, status, time.monotonic()))), flush=True)
+    writer.close()
+
+
+async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> int:
+    """The first status that isn't "not yet"."""
     while True:
         asked = time.monotonic()
-        status = await _answer(reader)
-        if status not in (NOT_YET, TOO_BUSY):
-            break
+        if (status := await _begun(reader)) not in (NOT_YET, TOO_BUSY):
+            return status
         if time.monotonic() - asked < POLL_SECONDS:
             await asyncio.sleep(POLL_SECONDS)
         await _ask(writer, path)
-    print(json.dumps(asdict(End(path, status, time.monotonic()))), flush=True)
-    writer.close()
 
 
 async def _ask(writer: asyncio.StreamWriter, path: str) -> None:
@@ -107,10 +121,12 @@ async def _ask(writer: asyncio.StreamWriter, path: str) -> None:
     await writer.drain()
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
+async def _begun(reader: asyncio.StreamReader) -> int:
+    """The status; a body whose length is known has been read."""
     head = (await reader.readuntil(END_OF_HEAD)).decode()
-    [length] = [int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length:")]
-    await reader.readexactly(length)
+    for line in head.split("\r\n"):
+        if line.lower().startswith("content-length:"):
+            await reader.readexactly(int(line.split(":")[1]))
     return int(head.split()[1])
 
 

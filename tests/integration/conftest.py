@@ -21,6 +21,7 @@ from tests.integration.making import PAIR
 LEASE_SECONDS = 5.0
 RESERVE_PERCENT = 25
 KEEP = Retention(inputs_hours=0.5, outputs_hours=1, tasks_hours=2)
+LOG_BYTES = 10_000
 LIMITS = ZipLimits(max_total_bytes=2**30, max_ratio=200, max_entries=1000, verify_bytes=2**26)
 
 
@@ -56,4 +57,12 @@ async def broker(servers: Stack) -> AsyncIterator[Broker]:
 @pytest.fixture
 def dispatch(store: Store, broker: Broker) -> Dispatch:
     check = ZipCheck(store.blobs, LIMITS)
-    return Dispatch(store, broker, lease_seconds=LEASE_SECONDS, max_upload_bytes=2**26, check_zip=check, keep=KEEP)
+    return Dispatch(
+        store,
+        broker,
+        lease_seconds=LEASE_SECONDS,
+        max_upload_bytes=2**26,
+        check_zip=check,
+        keep=KEEP,
+        log_bytes=LOG_BYTES,
+    )

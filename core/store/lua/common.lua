@@ -10,6 +10,11 @@ local function get(...)
   return unpack(redis.call('HMGET', task, ...))
 end
 
+-- Whoever waits looks again by itself as well: an operator's Redis may forbid channels.
+local function ring(channel)
+  redis.pcall('PUBLISH', channel, task:match('{(.*)}'))
+end
+
 -- A write names its attempt; '' is a consumer of version 1, which has none and holds no lease.
 local function is_held_by(attempt)
   local state, current, lease = get('state', 'attempt', 'lease_until')
@@ -31,10 +36,12 @@ local function begin_attempt(runner)
   local number = redis.call('HINCRBY', task, 'attempt', 1)
   redis.call('HSET', task, 'state', 'running', 'dispatched', now(),
     of_attempt(number, 'runner'), runner, of_attempt(number, 'started'), now())
+  redis.call('HDEL', task, 'progress', 'log_batch')
   local old = number - KEPT_ATTEMPTS
   for _, what in ipairs({'runner', 'started', 'ended', 'image', 'gpus', 'failure'}) do
     redis.call('HDEL', task, of_attempt(old, what))
   end
+  ring('news')
 end
 
 -- What the attempt has found out: the arguments from there on are name, value, …
@@ -65,11 +72,14 @@ end
 local function let_go(state)
   redis.call('HSET', task, 'state', state)
   redis.call('HDEL', task, 'claim_id', 'lease_until', 'bounced', 'rung')
+  if state == 'pending' then
+    redis.call('HDEL', task, 'progress')
+  end
+  ring('news')
 end
 
--- Whoever waits looks again by itself as well: an operator's Redis may forbid channels.
 local function ring_ended()
-  redis.pcall('PUBLISH', 'ended', task:match('{(.*)}'))
+  ring('ended')
 end
 
 -- A failed task keeps its input, to be tried again with.

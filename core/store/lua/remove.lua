@@ -6,4 +6,5 @@ end
 local fields = redis.call('HGETALL', task)
 redis.call('DEL', task)
 ring_ended()
+ring('news')
 return fields
