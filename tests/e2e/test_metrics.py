@@ -3,10 +3,7 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -15,10 +12,10 @@ import requests
 from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.ports import free_ports
-from demo.stack import REPOSITORY, Stack
+from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import AGENTS, INPUT, ModelMaker
+from tests.e2e.gateways import gateway
 from tests.waiting import eventually
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -94,19 +91,21 @@ def test_what_runs_is_seen(stack: Stack, api: Api, model: ModelMaker) -> None:
 def test_requests_are_counted_by_route(stack: Stack, api: Api) -> None:
     """By the rule and not by what the client writes: uids and unknown paths make no series of their own."""
 
-    def moved(name: str, act: Callable[[], object], **labels: str) -> float:
+    def moves(name: str, by: int, act: Callable[[], object], **labels: str) -> None:
+        """Once the answer is out: a request is counted when it is over."""
         before = of(scraped(stack, "gateway"), name, **labels)
         act()
-        return of(scraped(stack, "gateway"), name, **labels) - before
+        after = eventually(lambda: (now := of(scraped(stack, "gateway"), name, **labels)) != before and now)
+        assert after - before == by
 
     uid, count = "u" * 43, "http_request_duration_seconds_count"
     polls = {"method": "GET", "route": "/api/tasks/<uid>", "status": "554"}
-    assert moved(count, lambda: api.get(f"/api/tasks/{uid}"), **polls) == 1
-    assert moved(count, lambda: api.get("/nothing/at/all"), method="any", route="unmatched", status="404") == 1
+    moves(count, 1, lambda: api.get(f"/api/tasks/{uid}"), **polls)
+    moves(count, 1, lambda: api.get("/nothing/at/all"), method="any", route="unmatched", status="404")
     waits = {"method": "GET", "route": "/api/tasks/<uid>?wait", "status": "554"}
-    assert moved(count, lambda: api.get(f"/api/tasks/{uid}?wait=1"), **waits) == 1
+    moves(count, 1, lambda: api.get(f"/api/tasks/{uid}?wait=1"), **waits)
     body = bytes(100_000)
-    assert moved("http_received_bytes_total", lambda: api.call("POST", "/api/tasks/", data=body)) == len(body)
+    moves("http_received_bytes_total", len(body), lambda: api.call("POST", "/api/tasks/", data=body))
     assert not any(uid in dict(labels).values() for _, labels in scraped(stack, "gateway"))
 
 
@@ -127,57 +126,24 @@ def test_the_metrics_port_has_nothing_else(stack: Stack) -> None:
     assert requests.get(f"{url}/api/models/", timeout=10).status_code == 404
 
 
-@contextmanager
-def gateway(stack: Stack, *, workers: int) -> Iterator[tuple[str, str, int]]:
-    """Another one, with so many processes: where it serves, where its figures are, and the pid of their parent."""
-    port, metrics_port = free_ports(2)
-    environment = {
-        "GATEWAY_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_WORKERS": str(workers),
-        "GATEWAY_NAME": "another",
-        "METRICS_PORT": str(metrics_port),
-        "CORE_URL": stack.core_url,
-        "CORE_TOKEN_FILE": str(stack.token_file),
-        "TLS_CERT_FILE": str(stack.certificates.cert),
-        "TLS_KEY_FILE": str(stack.certificates.key),
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway"], cwd=REPOSITORY, env=os.environ | environment, stdout=subprocess.DEVNULL
-    )
-    try:
-        yield f"https://localhost:{port}", f"http://127.0.0.1:{metrics_port}/metrics", process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def workers(parent: int) -> set[int]:
     return {int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()}
 
 
-def test_the_figures_of_several_processes_are_one_sum(stack: Stack) -> None:
+def test_the_figures_of_several_processes_are_one_sum(stack: Stack, tmp_path: Path) -> None:
     """Whichever of them answers Prometheus, and whichever answered the clients, be it one that has died since."""
     asked = 30
-    with gateway(stack, workers=3) as (url, metrics, parent):
-
-        def answers() -> bool:
-            try:
-                return requests.get(f"{url}/healthz", verify=str(stack.certificates.ca_cert), timeout=5).ok
-            except requests.ConnectionError:
-                return False
-
-        eventually(answers)
+    with gateway(stack, tmp_path, GATEWAY_WORKERS="3") as another:
 
         def count() -> float:
-            figures = figures_of(requests.get(metrics, timeout=5).text)
-            return of(figures, "http_request_duration_seconds_count", route="/healthz", status="200")
+            figures = figures_of(requests.get(another.metrics_url, timeout=5).text)
+            return of(figures, "http_request_duration_seconds_count", route="/", status="200")
 
-        before = count()
-        for _ in range(asked):  # each on a connection of its own, so that the kernel spreads them
-            assert answers()
-        assert {count() - before for _ in range(6)} == {asked}
-        killed, *_ = children = workers(parent)
+        for _ in range(asked):
+            assert another.get("/").ok
+        eventually(lambda: count() == asked)
+        assert {count() for _ in range(6)} == {asked}
+        killed, *_ = children = workers(another.pid)
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda: len(workers(parent) - {killed}) == len(children))
-        assert count() - before == asked
+        eventually(lambda: len(workers(another.pid) - {killed}) == len(children))
+        assert count() == asked

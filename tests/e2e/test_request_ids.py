@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +13,20 @@ from demo.stack import Stack
 from gpu_agent.engine import REQUEST, TASK
 from tests.e2e.api import Api
 from tests.e2e.conftest import AGENTS, INPUT, ModelMaker
+from tests.e2e.gateways import gateway
 from tests.waiting import eventually
 
 HEADER = "X-Request-ID"
 
 
-def lines(stack: Stack, name: str, request: str) -> list[dict[str, Any]]:
-    """Of a log, those that have the request's id."""
-    found = [line for line in stack.log(name).read_text().splitlines() if request in line]
+def lines(log: Path, request: str) -> list[dict[str, Any]]:
+    """Those that have the request's id."""
+    found = [line for line in log.read_text().splitlines() if request in line]
     return [line for line in map(json.loads, found) if line["request"] == request]
 
 
-def events(stack: Stack, name: str, request: str) -> set[str]:
-    return {line["event"] for line in lines(stack, name, request)}
+def events(log: Path, request: str) -> set[str]:
+    return {line["event"] for line in lines(log, request)}
 
 
 def test_it_goes_all_the_way(stack: Stack, api: Api, core: Api, model: ModelMaker) -> None:
@@ -40,17 +42,17 @@ def test_it_goes_all_the_way(stack: Stack, api: Api, core: Api, model: ModelMake
         shown = f'{{{{.Label "{REQUEST}"}}}} {{{{.State}}}}'
         return docker(stack.docker_host, "ps", "--filter", f"label={TASK}={uid}", "--format", shown).strip()
 
+    def started() -> list[dict[str, Any]]:
+        told = [line for agent in AGENTS for line in lines(stack.log(agent), request)]
+        return [line for line in told if line["event"] == "container.started"]
+
     eventually(lambda: container() == f"{request} running")
-    [line] = eventually(
-        lambda: [
-            line for agent in AGENTS for line in lines(stack, agent, request) if line["event"] == "container.started"
-        ]
-    )
+    [line] = eventually(started)
     assert (line["task"], line["attempt"], line["service"]) == (uid, 1, "gpu_agent")
     assert line["slot"]
     assert core.call("POST", f"/api/tasks/{uid}/cancel").status_code == 200
     eventually(lambda: not container())
-    eventually(lambda: {"task.created", "task.claimed"} <= events(stack, "core", request))
+    eventually(lambda: {"task.created", "task.claimed"} <= events(stack.log("core"), request))
 
 
 def test_what_the_agent_asks_of_core_is_for_the_same_request(stack: Stack, api: Api, copying: str) -> None:
@@ -58,7 +60,20 @@ def test_what_the_agent_asks_of_core_is_for_the_same_request(stack: Stack, api: 
     answer = api.call("POST", "/api/tasks/", params={"model_human_readable_id": copying}, zip=INPUT)
     request = answer.headers[HEADER]
     assert api.wait_for_end(answer.json()) == 200
-    eventually(lambda: {"task.created", "task.claimed", "task.finished"} <= events(stack, "core", request))
+    eventually(lambda: {"task.created", "task.claimed", "task.finished"} <= events(stack.log("core"), request))
+
+
+def test_what_failed_is_found_by_the_id_that_the_client_has(stack: Stack, tmp_path: Path) -> None:
+    """The gateway has a line for it, and nothing of the client in it."""
+    with gateway(stack, tmp_path, CORE_URL="http://127.0.0.1:1") as another:
+        answer = another.get("/api/models/?secret=word")
+        assert answer.status_code == 503
+        request = answer.headers[HEADER]
+        eventually(lambda: "request.unserved" in events(another.log, request))
+    unanswered, unserved = lines(another.log, request)
+    assert unanswered["event"] == "core.unanswered"
+    assert (unserved["route"], unserved["status"]) == ("/api/models/", 503)
+    assert "word" not in another.log.read_text()
 
 
 @pytest.mark.parametrize("offered", ["", "with blanks", "x" * 129, "ünd"])

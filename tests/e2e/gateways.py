@@ -1,0 +1,68 @@
+"""Another gateway beside the stack's, with settings of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from demo.ports import free_ports
+from demo.stack import REPOSITORY, Stack
+from tests.waiting import eventually
+
+
+@dataclass(frozen=True)
+class Gateway:
+    url: str
+    metrics_url: str
+    ca_cert: Path
+    log: Path
+    pid: int
+    """Of several processes the parent's."""
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        """On a connection of its own, so that the kernel chooses who answers."""
+        return requests.get(self.url + path, headers=headers, verify=str(self.ca_cert), timeout=30)
+
+    def answers(self) -> bool:
+        try:
+            return self.get("/healthz").ok
+        except requests.ConnectionError:
+            return False
+
+
+@contextmanager
+def gateway(stack: Stack, folder: Path, **settings: str) -> Iterator[Gateway]:
+    """Started and answering; `settings` are environment variables."""
+    port, metrics_port = free_ports(2)
+    environment = {
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_NAME": "another",
+        "METRICS_PORT": str(metrics_port),
+        "CORE_URL": stack.core_url,
+        "CORE_TOKEN_FILE": str(stack.token_file),
+        "TLS_CERT_FILE": str(stack.certificates.cert),
+        "TLS_KEY_FILE": str(stack.certificates.key),
+    }
+    log = folder / "gateway.log"
+    command = [sys.executable, "-m", "gateway"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | environment | settings, stdout=file)
+    its = Gateway(
+        url=f"https://localhost:{port}",
+        metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
+        ca_cert=stack.certificates.ca_cert,
+        log=log,
+        pid=process.pid,
+    )
+    try:
+        eventually(its.answers)
+        yield its
+    finally:
+        process.terminate()
+        process.wait(30)
