@@ -58,8 +58,8 @@ class TestPages:
             ("PUT", "/api/tasks/", {"POST"}),
             ("GET", "/api/tasks/", {"POST"}),
             ("DELETE", "/api/models/", {"GET", "POST"}),
-            ("POST", f"/api/tasks/{UNKNOWN}", {"GET", "DELETE"}),
-            ("PATCH", f"/api/tasks/{UNKNOWN}", {"GET", "DELETE"}),
+            ("POST", f"/api/tasks/{UNKNOWN}", {"GET", "PUT", "DELETE"}),
+            ("PATCH", f"/api/tasks/{UNKNOWN}", {"GET", "PUT", "DELETE"}),
         ],
     )
     def test_a_wrong_method_is_405_and_says_what_is_allowed(
@@ -111,7 +111,7 @@ class TestPost:
 
     def test_unknown_parameters_are_ignored(self, api: Api, waiting: str) -> None:
         """Clients of other versions send more."""
-        params = {"model_human_readable_id": waiting, "priority": "9", "status": "1"}
+        params = {"model_human_readable_id": waiting, "urgency": "9", "status": "1"}
         answer = api.call("POST", "/api/tasks/", params=params, zip=INPUT)
         assert answer.status_code == 200
         assert api.get(f"/api/tasks/{answer.json()}").status_code == 551
