@@ -13,7 +13,7 @@ from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.faults.gates import GATED, open_gate
-from tests.faults.kills import kill
+from tests.faults.kills import kill, wait_until_back
 from tests.faults.transfers import MiB
 from tests.zips import files_of, zip_of
 
@@ -67,15 +67,18 @@ def test_a_download(client: Client, stack: Stack, waiting: str, core: Api, tmp_p
 
 
 def test_what_is_heard(client: Client, stack: Stack, model: ModelMaker) -> None:
-    """Each line once, and the end, although the gateway and core are killed meanwhile."""
+    """Each line once, and the end, although the gateway and core are killed meanwhile. An agent keeps the last lines
+    for a core that is away for a moment only: the container ends when it is back.
+    """
     task = client.submit(model(f"echo one; {GATED}; echo two"), INPUT)
     lines: list[str] = []
     for event in client.events(task.uid):
         if isinstance(event, Logged):
             lines += event.text.splitlines()
             if lines == ["one"]:
-                kill(stack, "gateway")
-                kill(stack, "core")
+                for part in ("gateway", "core"):
+                    kill(stack, part)
+                    wait_until_back(stack, part)
                 open_gate(stack, task.uid, 1)
     assert lines == ["one", "two"]
     assert isinstance(event, Changed)
