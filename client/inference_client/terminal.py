@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,8 +25,11 @@ from rich.table import Table
 
 from inference_client.answers import Model, OnTransfer, Task, Transfer
 
-out: Final = Console(highlight=False, soft_wrap=True)
-err: Final = Console(stderr=True, highlight=False)
+LONGEST_LINE: Final = 10_000
+out: Final = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else LONGEST_LINE)
+"""For tables. What goes into a pipe or a file isn't broken into lines."""
+
+err: Final = Console(stderr=True, highlight=False, emoji=False)
 
 COLORS: Final = {"pending": "yellow", "running": "cyan", "finished": "green", "failed": "red"}
 
@@ -42,7 +46,9 @@ def is_watched() -> bool:
 
 
 def say(text: str) -> None:
-    out.print(text, markup=False)
+    """As it is, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -67,7 +73,8 @@ def show_models(models: Sequence[Model]) -> None:
     table = Table("model", "image", "GPU", "description", box=None, pad_edge=False)
     for model in models:
         name = escape(model.human_readable_id) + ("" if model.enabled else " [red](disabled)[/]")
-        table.add_row(name, escape(model.container_tag), "yes" if model.use_gpu else "", escape(model.description))
+        about = model.description.partition("\n")[0]
+        table.add_row(name, escape(model.container_tag), "yes" if model.use_gpu else "", escape(about))
     out.print(table)
 
 

@@ -1,5 +1,6 @@
 """The Python API of the client, blocking and on asyncio."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from inference_client import (
     Task,
     TaskFailed,
     Transfer,
+    Unreachable,
 )
 
 from demo.stack import Stack
 from tests.e2e.conftest import INPUT, ModelMaker
+from tests.proxy import Proxies
 from tests.zips import files_of
 
+PATIENCE_SECONDS = 1
 TALKING = "echo begun; echo 'progress: 50% half of it'; cp -R /input/. /output/; echo ended"
 
 
@@ -86,6 +90,27 @@ def test_the_same_uid_is_the_same_task(client: Client, waiting: str) -> None:
     assert client.submit(waiting, INPUT, uid="u" * 43) == task
     with pytest.raises(Conflict):
         client.submit(waiting, INPUT, uid="u" * 43, priority="low")
+
+
+def test_patience(stack: Stack, waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was there and went away is asked again, for so long; one that never was there isn't."""
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    with Proxies() as proxies:
+        proxy = proxies.to(("127.0.0.1", stack.ports.gateway))
+        with Client(
+            f"https://localhost:{proxy.port}", ca=stack.certificates.ca_cert, patience_seconds=PATIENCE_SECONDS
+        ) as client:
+            asked = time.monotonic()
+            with proxy.refusing(), pytest.raises(Unreachable):
+                client.models()
+            assert time.monotonic() - asked < PATIENCE_SECONDS
+            task = client.submit(waiting, INPUT)
+            asked = time.monotonic()
+            with proxy.refusing(), pytest.raises(Unreachable):
+                client.wait(task.uid)
+            assert time.monotonic() - asked >= PATIENCE_SECONDS
+            proxy.cut()
+            assert client.status(task.uid) == task
 
 
 def test_what_goes_wrong_has_a_type(client: Client, waiting: str, model: ModelMaker, tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def test_an_hour_with_it(infer: Infer, model: ModelMaker, core: Api, scans: Path
     """See what there is, send a folder, get a folder; look back; find out why another one failed, and try it again."""
     name = model("cp -R /input/. /output/; echo copied")
     assert name in infer("models").out
-    submitted = infer("submit", name, scans, "-o", "results", "--label", "study=one")
+    submitted = infer("submit", name, scans, "-o", "results", "--label", "study=:bug: [b]")
     assert submitted.code == 0, submitted.err
     results = infer.folder / "results"
     assert {file.relative_to(results).as_posix(): file.read_bytes() for file in results.rglob("*.*")} == SCANS
     uid = submitted.out.strip()
-    assert "finished" in infer("status", uid).out
-    assert infer("status", uid, "--json").json["labels"] == {"study": "one"}
+    assert "study=:bug: [b]" in infer("status", uid).out
+    assert infer("status", uid, "--json").json["labels"] == {"study": ":bug: [b]"}
     assert infer("logs", uid).out == "copied\n"
     followed = infer("logs", "-f", uid)
     assert (followed.out, followed.err) == ("copied\n", "-- finished\n")
