@@ -12,7 +12,7 @@ from typing import Final, Self
 import structlog
 
 from core.client import CoreClient, patiently
-from core.contract.errors import ContractError
+from core.contract.errors import ContractError, StoreFull
 from core.contract.live import SAID_CHARACTERS, Said
 from core.contract.task import Progress, Task
 from gpu_agent.cancellation import beside
@@ -90,10 +90,16 @@ class Telling:
             batch += 1
             said = self._untold.taken(batch)
             try:
-                await patiently(self._core.tell)(self._task.uid, self._task.attempt, said)
+                await patiently(self._tell_batch)(said)
             except ContractError as refusal:
                 log.info("log.refused", why=str(refusal))
                 return
+
+    async def _tell_batch(self, said: Said) -> None:
+        try:
+            await self._core.tell(self._task.uid, self._task.attempt, said)
+        except StoreFull:
+            self._untold.left_out = True  # no room but for results
 
     async def _has_come(self) -> bool:
         """False: all is told."""

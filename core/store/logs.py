@@ -66,7 +66,8 @@ class Logs:
             if not entries:
                 return
             entry = entries[-1].id
-            yield "".join(entry.printed.text for entry in entries if entry.printed.attempt == attempt)
+            if text := "".join(entry.printed.text for entry in entries if entry.printed.attempt == attempt):
+                yield text
 
     async def _is_cut(self, uid: str, attempt: int) -> bool:
         cut: bytes | None = await self._redis.ask("HGET", keys.task(uid), "log_cut")

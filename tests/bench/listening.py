@@ -9,11 +9,9 @@ from tests.bench.controls.hello import Hello
 from tests.bench.processes import TICK_SECONDS
 from tests.bench.rig import WAIT_SECONDS, Rig
 from tests.bench.scale import Scale
-from tests.bench.table import Row, at_most
-from tests.bench.waiting import MILLI, Idle, end_each, p99, posted
+from tests.bench.table import Row
+from tests.bench.waiting import MILLI, NEXT_TO_NOTHING, Idle, end_each, p99, posted
 from tests.bench.waiting_clients import Order, WaitingClients
-
-LITTLE = at_most(0.2, of_figure=True)
 
 
 def rows(rig: Rig, scale: Scale) -> list[Row]:
@@ -21,9 +19,9 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
     ours, control, delays = Idle(), Idle(), list[float]()
     rig.without_agent()
     uids = posted(rig, scale.waiting)
+    before = rig.refresh()
+    processes = rig.processes()
     for _ in range(scale.rounds):
-        before = rig.refresh()
-        processes = rig.processes()
         with Hello.up(rig.stack, rig.folder, workers=processes.workers("gateway")) as hello:
             fresh = hello.processes.resident_mib()
             paths = [f"/wait?seconds={WAIT_SECONDS}"] * scale.waiting
@@ -42,7 +40,7 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
             "s/s",
             [used["gateway"] + used["core"] for used in ours.cpu],
             [max(used["hello"], TICK_SECONDS) for used in control.cpu],
-            limit=LITTLE,
+            limit=NEXT_TO_NOTHING,
             cpu=ours.median(ours.cpu),
             control_cpu=control.median(control.cpu),
             cpu_unit="s/s",

@@ -132,7 +132,7 @@ async def test_progress_is_of_the_attempt_that_runs(store: Store) -> None:
 async def test_a_log_takes_no_room_from_results(store: Store) -> None:
     """When the memory is full, nothing is added to it."""
     uid = await in_state(store, State.RUNNING)
-    await limit_memory(store, free_bytes=-1)
+    await limit_memory(store, free_bytes=-(2**20))
     try:
         with pytest.raises(StoreFull):
             await _says(store, uid, "more")
