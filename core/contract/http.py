@@ -19,6 +19,8 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.ModelExists: HTTPStatus.CONFLICT,
     errors.TaskExists: HTTPStatus.CONFLICT,
     errors.AttemptNotFound: HTTPStatus.NOT_FOUND,
+    errors.ModelDisabled: HTTPStatus.CONFLICT,
+    errors.ModelChanged: HTTPStatus.CONFLICT,
     errors.ModelHasNoZip: HTTPStatus.NOT_FOUND,
     errors.InputGone: HTTPStatus.GONE,
     errors.UploadNotFound: HTTPStatus.NOT_FOUND,

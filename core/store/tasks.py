@@ -106,6 +106,7 @@ class NewTask:
     options: Options = PLAIN
     fingerprint: str = ""
     """Of what was posted under a uid that its client chose; else empty."""
+    model_uid: str = ""
     request_id: str = field(default_factory=REQUEST.get)
 
     @classmethod
@@ -118,6 +119,7 @@ class NewTask:
             max_attempts=model.max_attempts,
             options=options,
             fingerprint=fingerprint,
+            model_uid=model.uid,
         )
 
 
@@ -415,6 +417,7 @@ def fields_of(new: NewTask) -> list[str | bytes | float]:
     """As the scripts know them: name, value, name, value, …"""
     fields: list[str | bytes | float] = ["uid", new.uid, "model", new.model_human_readable_id]
     fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
+    fields += ["model_uid", new.model_uid] if new.model_uid else []
     fields += ["needs", "gpu"] if new.need.gpu_count else []
     fields += ["fingerprint", new.fingerprint, "posted", new.input.id] if new.fingerprint else []
     fields += ["options", codec.pack(new.options)] if new.options != PLAIN else []
@@ -470,6 +473,7 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
     return Task(
         uid=fields[b"uid"].decode(),
         model_human_readable_id=fields[b"model"].decode(),
+        model_uid=fields.get(b"model_uid", b"").decode(),
         datetime_created=_time(fields[b"created"]),
         datetime_dispatched=_time(fields[b"dispatched"]) if b"dispatched" in fields else None,
         datetime_finished=_time(fields[b"finished"]) if b"finished" in fields else None,
