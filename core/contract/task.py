@@ -147,6 +147,8 @@ class Attempt(Runner):
     ended: datetime | None = None
     image: str | None = None
     """What the image's name stood for: its digest in the registry, or its id when it came from none."""
+    revision: int | None = None
+    """Of the model, as the agent had it."""
     failure: Failure | None = None
 
 

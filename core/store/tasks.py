@@ -438,6 +438,7 @@ def _number(attempt: int | None) -> str:
 def _noted(noted: Noted) -> list[str | bytes]:
     """As the scripts know it: name, value, name, value, …"""
     fields: list[str | bytes] = ["image", noted.image] if noted.image else []
+    fields += [] if noted.revision is None else ["revision", str(noted.revision)]
     return fields if noted.gpus is None else [*fields, "gpus", codec.pack_plain(noted.gpus)]
 
 
@@ -458,6 +459,7 @@ def _attempt(number: int, fields: Mapping[bytes, bytes]) -> Attempt:
         return fields.get(b"attempt:%d:%b" % (number, what))
 
     ended, image, gpus, failure = field(b"ended"), field(b"image"), field(b"gpus"), field(b"failure")
+    revision = field(b"revision")
     runner = codec.unpack_plain(fields[b"attempt:%d:runner" % number])
     return Attempt(
         number=number,
@@ -465,6 +467,7 @@ def _attempt(number: int, fields: Mapping[bytes, bytes]) -> Attempt:
         started=_time(fields[b"attempt:%d:started" % number]),
         ended=_time(ended) if ended else None,
         image=image.decode() if image else None,
+        revision=int(revision) if revision else None,
         failure=codec.unpack(Failure, failure) if failure else None,
     )
 

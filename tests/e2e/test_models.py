@@ -1,9 +1,9 @@
 """Models that change: over the public API, under tasks that run and that wait."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
-from redis import Redis, RedisCluster
 
 from core.store import keys
 from demo.stack import Stack
@@ -21,10 +21,9 @@ SHOW_MODEL = "cp -R /model/. /output/"
 def _time_passes(stack: Stack) -> Iterator[None]:
     """Zips of old revisions are kept for a while."""
     yield
-    redis: Redis | RedisCluster = redis_at(stack.redis_url)
-    with redis:
-        for blob in redis.zrange(keys.LOOSE, 0, -1):  # type: ignore[union-attr]
-            redis.zadd(keys.LOOSE, {blob: 0}, xx=True)
+    with redis_at(stack.redis_url) as redis:
+        for blob in cast(list[bytes], redis.zrange(keys.LOOSE, 0, -1)):
+            redis.zadd(keys.LOOSE, {blob.decode(): 0}, xx=True)
 
 
 def _path(core: Api, name: str) -> str:
@@ -43,6 +42,8 @@ def test_a_new_zip_is_for_the_next_task(api: Api, core: Api, model: ModelMaker) 
     assert shown == answer.json()
     assert (shown["revision"], shown["description"], shown["timeout_seconds"]) == (2, "better", 77)
     assert files_of(api.output(name, INPUT)) == {"weights": b"2"}
+    revisions = {task["attempts"][0]["revision"] for task in core.get("/api/tasks/").json()}
+    assert revisions == {1, 2}
 
 
 def test_another_image_is_for_the_tasks_that_wait(
