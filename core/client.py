@@ -134,6 +134,9 @@ class CoreClient:
         """All that are registered."""
         return _MODELS.validate_json(await self._call("GET", "/api/models/"))
 
+    async def model(self, uid: str) -> Model:
+        return Model.model_validate_json(await self._call("GET", f"/api/models/{uid}"))
+
     async def outcomes(self, uids: Sequence[str]) -> list[Outcome]:
         """What whoever asks for each of these tasks is to be told."""
         body = Asked(uids=tuple(uids)).model_dump_json().encode()
@@ -192,11 +195,14 @@ class CoreClient:
     async def input_range(self, uid: str, offset: int, length: int) -> bytes:
         return await self._range(f"/api/tasks/inputs/{uid}", offset, length)
 
-    async def model_zip_range(self, uid: str, offset: int, length: int) -> bytes:
-        return await self._range(f"/api/models/zips/{uid}", offset, length)
+    async def model_zip_range(self, uid: str, zip_id: str, offset: int, length: int) -> bytes:
+        """Of a zip that the model has, or had a moment ago."""
+        return await self._range(f"/api/models/zips/{uid}", offset, length, params={"zip": zip_id})
 
-    async def _range(self, path: str, offset: int, length: int) -> bytes:
-        return await self._call("GET", path, headers={"Range": f"bytes={offset}-{offset + length - 1}"}, seconds=None)
+    async def _range(self, path: str, offset: int, length: int, *, params: Mapping[str, str] | None = None) -> bytes:
+        return await self._call(
+            "GET", path, params=params, headers={"Range": f"bytes={offset}-{offset + length - 1}"}, seconds=None
+        )
 
     async def _call(
         self,

@@ -23,6 +23,7 @@ from core.contract.errors import (
     ContractError,
     InputGone,
     InvalidParameters,
+    ModelDisabled,
     ModelExists,
     ModelNotFound,
     OutputGone,
@@ -58,6 +59,8 @@ AGAIN_SECONDS: Final = 5.0
 LAST_AGAIN_SECONDS: Final = 60.0
 """What the infrastructure failed at isn't tried again at once, and each time later: a host in trouble would use up all
 tries in a second."""
+
+ORPHANED: Final = Failure(reason=Reason.MODEL_DELETED, message="The task's model was deleted while it waited")
 
 End = TypeVar("End", Ended, Failed)
 
@@ -120,7 +123,7 @@ class Dispatch:
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
         """Room for a body, asked before it is sent. `model` is the one that a task is for."""
         if model is not None:
-            await self.model(model)
+            await self.model_that_takes(model)
         if size is not None and size > self.max_upload_bytes:
             raise TooLarge.over(self.max_upload_bytes)
         return Admission(max_bytes=self.max_upload_bytes, ticket=await self.store.room.ticket(size))
@@ -148,9 +151,9 @@ class Dispatch:
         return True
 
     async def _submit(self, posted: Posted, zip: AsyncIterable[bytes], announced: Announced) -> tuple[NewTask, Created]:
-        model = await self.model(posted.model)
-        async with self._incoming(posted.uid, announced) as upload:
-            blob = await self._received(upload, zip)
+        model = await self.model_that_takes(posted.model)
+        async with self.incoming(posted.uid, announced) as upload:
+            blob = await self.received(upload, zip)
             async with upload.offered():
                 new = posted.task(model, blob)
                 async with self._withdrawn_in_doubt(new):
@@ -165,11 +168,12 @@ class Dispatch:
         await self.check_zip.content(content)
         blob = Blob(id=secrets.token_hex(16), size=len(content))
         while seen := await self.store.models.seen(posted.model):
-            new = posted.task(seen.model, blob)
-            async with self._withdrawn_in_doubt(new, seconds=SUBMIT_SECONDS[1]), soon(SUBMIT_SECONDS[0]):
-                if created := await self.store.submissions.submit(new, content, seen):
-                    return new, created
-            await self.model(posted.model)
+            if seen.model.enabled:
+                new = posted.task(seen.model, blob)
+                async with self._withdrawn_in_doubt(new, seconds=SUBMIT_SECONDS[1]), soon(SUBMIT_SECONDS[0]):
+                    if created := await self.store.submissions.submit(new, content, seen):
+                        return new, created
+            await self.model_that_takes(posted.model)
         raise ModelNotFound
 
     @asynccontextmanager
@@ -302,7 +306,11 @@ class Dispatch:
             raise TransitionRefused(f"The task can't be claimed: {outcome}")
         log.info("task.claimed", task=uid, attempt=task.attempt, agent=request.agent)
         metrics.note_claim(task)
-        model, _ = await asyncio.gather(self._model_for(task), self.store.waiting.leave(task))
+        try:
+            model, _ = await asyncio.gather(self._model_for(task), self.store.waiting.leave(task))
+        except ModelNotFound:
+            await self.fail(uid, task.attempt, ORPHANED)
+            raise TransitionRefused(ORPHANED.message) from None
         return Claim(task=task, model=model, lease_seconds=self.lease_seconds)
 
     async def stage(self, uid: str) -> Staged:
@@ -313,8 +321,10 @@ class Dispatch:
         return Staged(task=task, model=await self._model_for(task))
 
     async def _model_for(self, task: Task) -> Model:
-        """Within the time that the task's client gives it."""
+        """Within the time that the task's client gives it. Another one that was given its name is not its model."""
         model = await self.model(task.model_human_readable_id)
+        if task.model_uid not in ("", model.uid):
+            raise ModelNotFound
         longest = min(model.timeout_seconds, task.options.timeout_seconds or model.timeout_seconds)
         return model if longest == model.timeout_seconds else model.model_copy(update={"timeout_seconds": longest})
 
@@ -337,7 +347,7 @@ class Dispatch:
             outcome = await self._finish(task, attempt, None, noted)
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
-                blob = await self._received(upload, zip, is_output=True)
+                blob = await self.received(upload, zip, is_output=True)
                 async with upload.offered():
                     outcome = await self._finish(task, attempt, blob, noted)
                     if outcome is not Ended.DONE:
@@ -369,7 +379,7 @@ class Dispatch:
         well, the longest that the model may run is the bound. False: it has time still.
         """
         model = await self.store.models.get(task.model_human_readable_id)
-        limit = timedelta(seconds=model.timeout_seconds if model else 0)
+        limit = timedelta(seconds=(model or Limits()).timeout_seconds)
         if task.datetime_dispatched is None or datetime.now(UTC) - task.datetime_dispatched <= limit:
             return False
         outcome = await self._fail(task, task.attempt, LOST)
@@ -402,6 +412,13 @@ class Dispatch:
     async def expire_waiting(self, task: Task) -> bool:
         """A task has waited for longer than its client wanted. False: it runs, or has ended."""
         failure = Failure(reason=Reason.EXPIRED, message="No agent took the task in the time that it was given")
+        return await self._end_waiting(task, failure)
+
+    async def orphan(self, task: Task) -> bool:
+        """A task's model was deleted while it waited. False: it runs, or has ended."""
+        return await self._end_waiting(task, ORPHANED)
+
+    async def _end_waiting(self, task: Task, failure: Failure) -> bool:
         transition = partial(self.store.tasks.cancel, task.uid, failure, if_pending=True)
         if await self._end(task, transition, Failed.FAILED) is not Failed.FAILED:
             return False
@@ -482,6 +499,13 @@ class Dispatch:
             raise ModelNotFound
         return model
 
+    async def model_that_takes(self, human_readable_id: str) -> Model:
+        """As `model`, for a new task."""
+        model = await self.model(human_readable_id)
+        if not model.enabled:
+            raise ModelDisabled
+        return model
+
     async def add_model(
         self, spec: ModelSpec, limits: Limits, zip: AsyncIterable[bytes] | None, announced: Announced
     ) -> Model:
@@ -498,8 +522,8 @@ class Dispatch:
         if zip is None:
             model = await self.store.models.add(uid, spec, limits, None)
         else:
-            async with self._incoming(uid, announced) as upload:
-                blob = await self._received(upload, zip)
+            async with self.incoming(uid, announced) as upload:
+                blob = await self.received(upload, zip)
                 async with upload.offered():
                     model = await self.store.models.add(uid, spec, limits, blob)
         log.info("model.added", model=model.human_readable_id, image=model.container_tag)
@@ -512,7 +536,7 @@ class Dispatch:
         return Wanted(needs=tuple(needs))
 
     @asynccontextmanager
-    async def _incoming(self, owner: str, announced: Announced) -> AsyncIterator[Upload]:
+    async def incoming(self, owner: str, announced: Announced) -> AsyncIterator[Upload]:
         """Raises StoreFull before anything is read if it doesn't fit; outputs of running tasks aren't asked."""
         async with (
             self.store.room.reserved(announced) as reservation,
@@ -520,7 +544,7 @@ class Dispatch:
         ):
             yield upload
 
-    async def _received(self, upload: Upload, zip: AsyncIterable[bytes], *, is_output: bool = False) -> Blob:
+    async def received(self, upload: Upload, zip: AsyncIterable[bytes], *, is_output: bool = False) -> Blob:
         """The whole zip in the store, its directory checked; an output is trusted to be what the agent made."""
         async for piece in zip:
             await upload.write(piece)

@@ -101,12 +101,28 @@ async def _look_at(dispatch: Dispatch, watch: Watch, uids: Sequence[str]) -> Non
         except (KeyError, ValueError) as error:
             log.error("task.unreadable", task=uid, error=repr(error))
             await tasks.look_again(uid, after_seconds=UNREADABLE_SECONDS)
+    waiting = await _not_orphaned(dispatch, waiting)
     await dispatch.store.waiting.enter(look.task for look in waiting)
     again = await watch.ring_if_silent(waiting)
     expiries = {look.task.uid: look.task.expires.timestamp() for look in waiting if look.task.expires}
     await tasks.look_at(again | {uid: min(again[uid], at) for uid, at in expiries.items()})
     if expired:
         await _look_at(dispatch, watch, expired)  # to ring them, or tell their end
+
+
+async def _not_orphaned(dispatch: Dispatch, looks: Sequence[Look]) -> list[Look]:
+    """Those whose model is registered still, which they were posted for. It is asked for after the tasks: what a new
+    model's first task finds must be there.
+    """
+    models = {model.human_readable_id: model.uid for model in await dispatch.store.models.all()} if looks else {}
+    left = []
+    for look in looks:
+        task = look.task
+        if task.model_uid in ("", models.get(task.model_human_readable_id)) or not await dispatch.orphan(task):
+            left.append(look)
+        else:
+            repaired("model deleted", task=task.uid)
+    return left
 
 
 async def _expired(dispatch: Dispatch, task: Task) -> bool:

@@ -39,7 +39,7 @@ class Resumable:
         if length > self.dispatch.max_upload_bytes:
             raise TooLarge.over(self.dispatch.max_upload_bytes)
         self.dispatch.check(options)
-        await self.dispatch.model(model)
+        await self.dispatch.model_that_takes(model)
         uid = secrets.token_urlsafe(UID_BYTES)
         coming = Coming(
             model=model,

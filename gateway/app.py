@@ -11,9 +11,10 @@ from quart import Response, request
 from core import tus
 from core.calls import Call
 from core.client import CoreClient, Unoffered
-from core.contract.errors import Forbidden, TaskNotFound, Unavailable
+from core.contract.errors import Forbidden, ModelNotFound, TaskNotFound, Unavailable
 from core.contract.http import AWAY, FINISHED, Outcome, Readiness
 from core.contract.model import ModelSpec
+from core.contract.parameters import Switch
 from core.contract.task import UID
 from core.gathering import Gathering
 from core.openapi.operation import At
@@ -27,7 +28,7 @@ POLLED_AT_ONCE: Final = 1000
 
 READY_SECONDS: Final = 1.0
 PAGE = resources.files("gateway").joinpath("page")
-PUBLIC_MODEL_PARAMETERS = frozenset(ModelSpec.model_fields)
+PUBLIC_MODEL_PARAMETERS = frozenset({*ModelSpec.model_fields, *Switch.model_fields})
 """Limits and privileges are the operator's to give, on core."""
 
 
@@ -123,10 +124,33 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     @app.direct("POST", "/api/models/")
     async def post_model(call: Call) -> None:
+        check_models_are_public()
+        await relay_upload(call, "/api/models/", _public(call), model=None)
+
+    @app.direct("GET", "/api/models/<uid>", problems=True)
+    async def model(call: Call, uid: str) -> None:
+        with own_token():
+            found = await core.model(_of_model(uid))
+        await call.answer(200, found.model_dump_json().encode())
+
+    @app.direct("PUT", "/api/models/<uid>", problems=True)
+    async def revise_model(call: Call, uid: str) -> None:
+        check_models_are_public()
+        await relay_upload(call, f"/api/models/{_of_model(uid)}", _public(call), model=None)
+
+    @app.direct("PATCH", "/api/models/<uid>", problems=True)
+    async def switch_model(call: Call, uid: str) -> None:
+        check_models_are_public()
+        await relay(call, core, "PATCH", f"/api/models/{_of_model(uid)}", params=_public(call))
+
+    @app.direct("DELETE", "/api/models/<uid>", problems=True)
+    async def delete_model(call: Call, uid: str) -> None:
+        check_models_are_public()
+        await relay(call, core, "DELETE", f"/api/models/{_of_model(uid)}")
+
+    def check_models_are_public() -> None:
         if not allow_public_post_model:
-            raise Forbidden("Registering models is the operator's here")
-        params = [(name, value) for name, value in call.args.items() if name in PUBLIC_MODEL_PARAMETERS]
-        await relay_upload(call, "/api/models/", params, model=None)
+            raise Forbidden("Models are the operator's here")
 
     @app.direct("OPTIONS", "/api/uploads/", problems=True)
     @app.direct("OPTIONS", "/api/uploads/<uid>", problems=True)
@@ -179,6 +203,18 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         await relay(call, core, call.method, path, params=params, admission=admission)
 
     return app
+
+
+def _public(call: Call) -> Sequence[tuple[str, str]]:
+    """The parameters of a model that anybody may give."""
+    return [(name, value) for name, value in call.args.items() if name in PUBLIC_MODEL_PARAMETERS]
+
+
+def _of_model(uid: str) -> str:
+    """As `_known_form`."""
+    if not UID.fullmatch(uid):
+        raise ModelNotFound
+    return uid
 
 
 def _known_form(uid: str) -> str:

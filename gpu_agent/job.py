@@ -107,7 +107,7 @@ class Job:
         Cancelled, it kills the container, cleans up and reports nothing: whoever cancels knows why. Until it is claimed
         it makes everything ready and waits; what fails meanwhile is NotClaimed.
         """
-        self.noted = Noted(gpus=gpus if self.model.use_gpu else ())
+        self.noted = Noted(gpus=gpus if self.model.use_gpu else (), revision=self.model.revision)
         began = time.monotonic()
         self.host.names.add(self.name)
         try:
@@ -137,7 +137,7 @@ class Job:
             beside(fresh.fetch_input(core)) as fetching,
             beside(fresh.make()) as making,
         ):
-            self.noted = Noted(image=image.digest, gpus=self.noted.gpus)
+            self.noted = self.noted.model_copy(update={"image": image.digest})
             await making
             with _input_blamed():
                 await volumes.keep_model(model, core, self._labels)

@@ -191,9 +191,10 @@ class Volumes:
         volume = self._model_volume(model.zip.id)
         folder = self._models / model.zip.id
         if not folder.exists():
+            zip = model.zip
             await with_zip_file(
-                model.zip,
-                lambda offset, length: core.model_zip_range(model.uid, offset, length),
+                zip,
+                lambda offset, length: core.model_zip_range(model.uid, zip.id, offset, length),
                 lambda file: _fill_once(file, folder),
             )
         if self.is_shared:

@@ -59,6 +59,14 @@ class ModelExists(ContractError):
     detail = "A model with this human_readable_id is registered already"
 
 
+class ModelDisabled(ContractError):
+    detail = "The model takes no new tasks at the moment"
+
+
+class ModelChanged(ContractError):
+    detail = "Somebody else changed the model just now: look at it, and try again"
+
+
 class ModelHasNoZip(ContractError):
     detail = "The model has no zip"
 

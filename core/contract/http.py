@@ -19,6 +19,8 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.ModelExists: HTTPStatus.CONFLICT,
     errors.TaskExists: HTTPStatus.CONFLICT,
     errors.AttemptNotFound: HTTPStatus.NOT_FOUND,
+    errors.ModelDisabled: HTTPStatus.CONFLICT,
+    errors.ModelChanged: HTTPStatus.CONFLICT,
     errors.ModelHasNoZip: HTTPStatus.NOT_FOUND,
     errors.InputGone: HTTPStatus.GONE,
     errors.UploadNotFound: HTTPStatus.NOT_FOUND,
@@ -100,6 +102,8 @@ class Noted(BaseModel):
     """As `Attempt.image`."""
     gpus: tuple[str, ...] | None = Field(default=None, max_length=MAX_GPUS)
     """As `Attempt.gpus`; in a query separated by commas."""
+    revision: int | None = None
+    """As `Attempt.revision`."""
 
     @field_validator("gpus", mode="before")
     @classmethod
@@ -108,7 +112,8 @@ class Noted(BaseModel):
 
     @property
     def query(self) -> dict[str, str]:
-        return {"image": self.image} | ({} if self.gpus is None else {"gpus": ",".join(self.gpus)})
+        known = {} if self.revision is None else {"revision": str(self.revision)}
+        return {"image": self.image} | known | ({} if self.gpus is None else {"gpus": ",".join(self.gpus)})
 
 
 STAGED_SECONDS: Final = 25.0

@@ -77,6 +77,10 @@ class Model(ModelSpec, Limits):
     id: int
     uid: str
     zip: Blob | None = None
+    revision: int = 1
+    """Goes up with each change of the model. What runs goes on as it was, what waits gets the latest."""
+    enabled: bool = True
+    """Whether it takes new tasks."""
 
     @property
     def need(self) -> Need:

@@ -85,3 +85,10 @@ class Continuation(BaseModel):
     """Of the first byte that would be sent."""
     size: int | None = Field(default=None, ge=0)
     """How many, if that is known."""
+
+
+class Switch(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    enabled: bool
+    """Whether the model takes new tasks; those that wait go on."""

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     """Its agent was stopped. That is nobody's failure, and no try is used up."""
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    MODEL_DELETED = "model_deleted"
 
     @property
     def retries(self) -> int:
@@ -146,6 +147,8 @@ class Attempt(Runner):
     ended: datetime | None = None
     image: str | None = None
     """What the image's name stood for: its digest in the registry, or its id when it came from none."""
+    revision: int | None = None
+    """Of the model, as the agent had it."""
     failure: Failure | None = None
 
 
@@ -166,6 +169,8 @@ class Task(BaseModel):
 
     uid: str
     model_human_readable_id: str
+    model_uid: str = ""
+    """Empty: it was posted to an older core."""
     datetime_created: datetime
     datetime_dispatched: datetime | None = None
     datetime_finished: datetime | None = None

@@ -8,6 +8,7 @@ from core import tus
 from core.contract.errors import (
     InvalidParameters,
     InvalidRequest,
+    ModelDisabled,
     ModelNotFound,
     StoreFull,
     TooLarge,
@@ -79,7 +80,7 @@ OPERATIONS: Final = (
         "/api/uploads/",
         "Begin to send a zip in several requests, perhaps with its first bytes",
         {201: Answer(None, "There is room for it", {"Location": "The upload's path, ending in its uid", **_PROGRESS})},
-        (ModelNotFound, VersionUnknown, TypeUnknown, *UPLOAD_ERRORS),
+        (ModelNotFound, ModelDisabled, VersionUnknown, TypeUnknown, *UPLOAD_ERRORS),
         (Submission, Options),
         Opening,
         body=tus.BYTES_TYPE,

@@ -235,6 +235,11 @@ class Blobs:
             pieces.append(await self._redis.call("GETRANGE", keys.chunk(blob.id, number), first, last))
         return b"".join(pieces)
 
+    async def owned(self, blob_id: str, owner: str) -> Blob | None:
+        """A whole one that its owner may not name any more."""
+        its_owner, size = await self._redis.ask("HMGET", keys.blob(blob_id), "owner", "size")
+        return Blob(id=blob_id, size=int(size)) if its_owner == owner.encode() and size else None
+
     async def exist(self, blobs: Sequence[Blob]) -> list[bool | ContractError]:
         """Whether each is there, by its header and last chunk. Unavailable where it isn't known."""
         names = []

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from core.contract import codec
-from core.contract.errors import ModelExists
+from core.contract.errors import ModelChanged, ModelExists
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.task import Blob
 from core.store import keys
-from core.store.connection import Connection
+from core.store.connection import Connection, script
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Models:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
         self._seen: dict[str, Seen] = {}
+        self._change = script(connection, "change_model", kept=True)
 
     async def add(self, uid: str, spec: ModelSpec, limits: Limits, zip: Blob | None) -> Model:
         """Raises ModelExists. A number that a refused model drew stays unused."""
@@ -57,4 +58,18 @@ class Models:
         return sorted((codec.unpack(Model, record) for record in packed), key=lambda model: model.id)
 
     async def by_uid(self, uid: str) -> Model | None:
-        return next((model for model in await self.all() if model.uid == uid), None)
+        seen = await self.seen_by_uid(uid)
+        return seen.model if seen else None
+
+    async def seen_by_uid(self, uid: str) -> Seen | None:
+        """As it is."""
+        records = await self._redis.ask("HVALS", keys.MODELS)
+        models = (Seen(codec.unpack(Model, packed), packed) for packed in records)
+        return next((seen for seen in models if seen.model.uid == uid), None)
+
+    async def change(self, seen: Seen, model: Model | None) -> None:
+        """Into another revision, or None: the model goes. Raises ModelChanged when it isn't any more as it was seen."""
+        packed = b"" if model is None else codec.pack(model)
+        name = seen.model.human_readable_id
+        if not await self._change(keys=[keys.MODELS], args=[name, seen.packed, packed]):
+            raise ModelChanged

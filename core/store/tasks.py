@@ -106,6 +106,7 @@ class NewTask:
     options: Options = PLAIN
     fingerprint: str = ""
     """Of what was posted under a uid that its client chose; else empty."""
+    model_uid: str = ""
     request_id: str = field(default_factory=REQUEST.get)
 
     @classmethod
@@ -118,6 +119,7 @@ class NewTask:
             max_attempts=model.max_attempts,
             options=options,
             fingerprint=fingerprint,
+            model_uid=model.uid,
         )
 
 
@@ -415,6 +417,7 @@ def fields_of(new: NewTask) -> list[str | bytes | float]:
     """As the scripts know them: name, value, name, value, …"""
     fields: list[str | bytes | float] = ["uid", new.uid, "model", new.model_human_readable_id]
     fields += ["input", codec.pack(new.input), "max_attempts", new.max_attempts]
+    fields += ["model_uid", new.model_uid] if new.model_uid else []
     fields += ["needs", "gpu"] if new.need.gpu_count else []
     fields += ["fingerprint", new.fingerprint, "posted", new.input.id] if new.fingerprint else []
     fields += ["options", codec.pack(new.options)] if new.options != PLAIN else []
@@ -435,6 +438,7 @@ def _number(attempt: int | None) -> str:
 def _noted(noted: Noted) -> list[str | bytes]:
     """As the scripts know it: name, value, name, value, …"""
     fields: list[str | bytes] = ["image", noted.image] if noted.image else []
+    fields += [] if noted.revision is None else ["revision", str(noted.revision)]
     return fields if noted.gpus is None else [*fields, "gpus", codec.pack_plain(noted.gpus)]
 
 
@@ -455,6 +459,7 @@ def _attempt(number: int, fields: Mapping[bytes, bytes]) -> Attempt:
         return fields.get(b"attempt:%d:%b" % (number, what))
 
     ended, image, gpus, failure = field(b"ended"), field(b"image"), field(b"gpus"), field(b"failure")
+    revision = field(b"revision")
     runner = codec.unpack_plain(fields[b"attempt:%d:runner" % number])
     return Attempt(
         number=number,
@@ -462,6 +467,7 @@ def _attempt(number: int, fields: Mapping[bytes, bytes]) -> Attempt:
         started=_time(fields[b"attempt:%d:started" % number]),
         ended=_time(ended) if ended else None,
         image=image.decode() if image else None,
+        revision=int(revision) if revision else None,
         failure=codec.unpack(Failure, failure) if failure else None,
     )
 
@@ -470,6 +476,7 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
     return Task(
         uid=fields[b"uid"].decode(),
         model_human_readable_id=fields[b"model"].decode(),
+        model_uid=fields.get(b"model_uid", b"").decode(),
         datetime_created=_time(fields[b"created"]),
         datetime_dispatched=_time(fields[b"dispatched"]) if b"dispatched" in fields else None,
         datetime_finished=_time(fields[b"finished"]) if b"finished" in fields else None,

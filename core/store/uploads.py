@@ -82,7 +82,7 @@ class Writer:
         self.reservation = uploads.reservation(coming, offset)
         self._redis = connection
         self._uploads = uploads
-        self._stored = offset
+        self._stored = self._told = offset
         self._filling = Filling()
         self.loose_until: float | None = None
 
@@ -102,10 +102,12 @@ class Writer:
                 await self._store()
 
     async def pause(self) -> None:
-        """Stores what has come: somebody may go on from there."""
-        if self._filling.size:
+        """Stores what has come: somebody may go on from there. Of a request that broke off with the last byte, that
+        byte is sent again.
+        """
+        if self._filling.size and self.offset < self.coming.length:
             await self._store()
-        await self._advance(self._stored, is_through=True)
+        await self._advance(self._told, is_through=True)
         await self.reservation.tell()
 
     async def close(self) -> Blob:
@@ -146,6 +148,7 @@ class Writer:
         if advanced is Advanced.GONE:  # and with it the chunks, but perhaps for the last one
             await self._uploads.blobs.remove(self.coming.blob_id, chunks=-(-self._stored // CHUNK_BYTES))
             raise UploadNotFound
+        self._told = offset
 
     async def _go_back(self, offset: int) -> None:
         """A server of Redis that was replaced hasn't all that was stored."""

@@ -41,7 +41,14 @@ class Tus:
         return int(answer.headers["Upload-Offset"])
 
     def is_at(self, path: str, offset: int) -> bool:
-        return self.offset(path) == offset
+        """Or further."""
+        return self.offset(path) >= offset
+
+    def send_rest(self, path: str, content: bytes) -> None:
+        """From where the upload is. What a request stored that was cut off just now may be known a moment later."""
+        while (answer := self.append(path, offset := self.offset(path), content[offset:])).status_code == 409:
+            pass
+        assert answer.status_code == 204, answer.text
 
     def append(
         self, path: str, offset: int, data: bytes, *, headers: Mapping[str, str] | None = None

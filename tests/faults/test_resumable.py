@@ -22,6 +22,6 @@ def test_what_a_dead_core_stored_is_not_sent_again(api: Api, stack: Stack, redis
     wait_until_back(stack, "core")
     offset = tus.offset(path)
     assert told <= offset <= half
-    assert tus.append(path, offset, LARGE[offset:]).status_code == 204
+    tus.send_rest(path, LARGE)
     assert files_of(api.wait(uid_of(path)).content) == FILES
     let_time_pass(redis)

@@ -113,6 +113,15 @@ async def test_a_core_that_dies_at_the_end_has_not_promised_it(uploads: Resumabl
     assert await _input(store, uid) == ZIP
 
 
+async def test_a_request_that_breaks_off_with_the_last_byte_has_not_promised_it(uploads: Resumable) -> None:
+    """As a chunked one does that lacks its end: nobody would make the task."""
+    uid = await _opened(uploads)
+    offset = await _append(uploads, uid, ZIP, cut=True)
+    assert SIZE - CHUNK_BYTES <= offset < SIZE
+    assert await _append(uploads, uid, ZIP[offset:]) == SIZE
+    assert (await uploads.standing(uid)).is_finished
+
+
 async def test_whoever_was_cut_off_does_no_harm(uploads: Resumable, store: Store) -> None:
     """An older request hangs with half a chunk, or with a write on its way, while a younger one sends other bytes."""
     uid = await _opened(uploads)

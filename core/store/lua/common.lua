@@ -38,7 +38,7 @@ local function begin_attempt(runner)
     of_attempt(number, 'runner'), runner, of_attempt(number, 'started'), now())
   redis.call('HDEL', task, 'progress', 'log_batch')
   local old = number - KEPT_ATTEMPTS
-  for _, what in ipairs({'runner', 'started', 'ended', 'image', 'gpus', 'failure'}) do
+  for _, what in ipairs({'runner', 'started', 'ended', 'image', 'gpus', 'revision', 'failure'}) do
     redis.call('HDEL', task, of_attempt(old, what))
   end
   ring('news')
