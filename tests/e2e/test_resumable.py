@@ -53,6 +53,15 @@ def test_what_came_before_a_cut_is_not_sent_again(api: Api, tus: Tus, stack: Sta
         assert files_of(api.wait(uid_of(path)).content) == FILES
 
 
+def test_a_request_that_hangs_keeps_nobody_out(api: Api, tus: Tus, stack: Stack, copying: str) -> None:
+    """Its client lost the line and is back at once; what the old connection still holds changes nothing."""
+    path = tus.opened(copying, SIZE)
+    with half_sent(stack, path, 0, ZIP[: 2 * CHUNK_BYTES - 1], of=SIZE):
+        eventually(partial(tus.is_at, path, CHUNK_BYTES))
+        tus.send_rest(path, ZIP)
+        assert files_of(api.wait(uid_of(path)).content) == FILES
+
+
 def test_the_first_bytes_may_come_with_the_opening(api: Api, tus: Tus, copying: str) -> None:
     """Up to all of them."""
     some = tus.open(copying, SIZE, data=ZIP[:1000])
