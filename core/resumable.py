@@ -97,6 +97,7 @@ class Resumable:
         return Standing(standing.length, standing.length)
 
     async def finish(self, writer: Writer) -> None:
+        """Everything has come: the task is made, or the upload is gone, unless what fails may succeed another time."""
         uploads, coming = self.dispatch.store.uploads, writer.coming
         try:
             model = await self.dispatch.model(coming.model)
@@ -123,7 +124,8 @@ class Resumable:
         standing = await self.standing(uid)
         if standing.coming is None:
             raise UploadElsewhere("The upload is finished: delete the task instead")
-        await self.dispatch.store.uploads.give_up(uid, standing.coming)
+        if not await self.dispatch.store.uploads.give_up(uid, standing.coming):
+            return await self.give_up(uid)  # it ended just now
         log.info("upload.given_up", task=uid, offset=standing.offset)
 
     async def forget(self, uid: str) -> None:

@@ -63,7 +63,7 @@ class Standing:
 class Advanced(StrEnum):
     DONE = "done"
     STALE = "stale"
-    """A younger writer has the upload."""
+    """A younger writer has the upload, or has finished it."""
     GONE = "gone"
 
 
@@ -74,7 +74,15 @@ class Writer:
     """
 
     def __init__(
-        self, connection: Connection, uploads: "Uploads", uid: str, coming: Coming, *, number: int, offset: int
+        self,
+        connection: Connection,
+        uploads: "Uploads",
+        uid: str,
+        coming: Coming,
+        *,
+        number: int,
+        offset: int,
+        loose_until: float,
     ) -> None:
         self.uid = uid
         self.number = number
@@ -84,7 +92,7 @@ class Writer:
         self._uploads = uploads
         self._stored = self._told = offset
         self._filling = Filling()
-        self.loose_until: float | None = None
+        self.loose_until = loose_until
 
     @property
     def offset(self) -> int:
@@ -128,7 +136,7 @@ class Writer:
 
     async def _store(self) -> None:
         number, position = divmod(self._stored, CHUNK_BYTES)
-        if self.loose_until is None or (position == 0 and number % RESERVED_CHUNKS == 0):
+        if position == 0 and number % RESERVED_CHUNKS == 0:
             self.loose_until = await self._uploads.reserve(self.uid, self.coming.blob_id, number)
         piece = self._filling.take()
         there = await self._uploads.extend(self.coming.blob_id, number, self.number, position, piece)
@@ -167,6 +175,7 @@ class Uploads:
         self._begin = script(connection, "upload_begin")
         self._advance = script(connection, "upload_advance")
         self._drop = script(connection, "upload_drop", kept=True)
+        self._reserve = script(connection, "reserve", kept=True)
         self._extend = script(connection, "extend", fills=True)
 
     async def open(self, uid: str, coming: Coming) -> None:
@@ -203,7 +212,8 @@ class Uploads:
         number, is_contested = begun
         if is_contested:
             await self._fence(coming, offset, number)
-        return Writer(self._redis, self, uid, coming, number=number, offset=offset)
+        until = await self.reserve(uid, coming.blob_id, offset // CHUNK_BYTES)
+        return Writer(self._redis, self, uid, coming, number=number, offset=offset, loose_until=until)
 
     async def _fence(self, coming: Coming, offset: int, number: int) -> None:
         """A writer has at most one piece on its way, for the chunk in which its upload's offset was at the last."""
@@ -226,8 +236,7 @@ class Uploads:
     async def release(self, writer: Writer) -> None:
         """The task has the blob. What a crash leaves of this runs out by itself."""
         with suppress(Unavailable):
-            if writer.loose_until is not None:
-                await self.blobs.hold(Loose(writer.coming.blob_id, writer.uid, writer.loose_until))
+            await self.blobs.hold(Loose(writer.coming.blob_id, writer.uid, writer.loose_until))
             await self.room.give_back(writer.coming.ticket)
 
     async def is_coming(self, loose: Loose) -> bool:
@@ -246,7 +255,7 @@ class Uploads:
         until = time.time() + self.keep_seconds
         bound = (number // RESERVED_CHUNKS + 1) * RESERVED_CHUNKS
         await self._redis.note("ZADD", keys.LOOSE, until, blob_id, kept=True)
-        await self._redis.note("HSET", keys.blob(blob_id), "owner", uid, "chunks", bound, kept=True)
+        await self._reserve(keys=[keys.blob(blob_id)], args=[uid, bound])
         return until
 
     async def extend(self, blob_id: str, number: int, writer: int, position: int, piece: bytes) -> int:
@@ -256,5 +265,5 @@ class Uploads:
 
     async def advance(self, uid: str, writer: int, offset: int, *, is_through: bool) -> Advanced:
         args = [writer, offset, self.keep_seconds, int(is_through)]
-        answer = await self._advance(keys=[keys.upload(uid)], args=args)
+        answer = await self._advance(keys=[keys.task(uid), keys.upload(uid)], args=args)
         return Advanced(answer.decode())

@@ -139,6 +139,20 @@ async def test_whoever_was_cut_off_does_no_harm(uploads: Resumable, store: Store
     assert first == ZIP[CHUNK_BYTES : 2 * CHUNK_BYTES + 1000]
 
 
+@pytest.mark.parametrize("size", [CHUNK_BYTES, CHUNK_BYTES + 1000], ids=["between chunks", "in a chunk"])
+async def test_who_comes_late_does_not_touch_the_task(uploads: Resumable, store: Store, size: int) -> None:
+    """Its connection stalls for a minute; meanwhile the upload was finished by another."""
+    uid = await _opened(uploads)
+    older = await _writer(uploads, uid)
+    await older.write(ZIP[:size])
+    assert await _append(uploads, uid, ZIP[CHUNK_BYTES:]) == SIZE
+    with pytest.raises(UploadElsewhere):
+        await older.pause()
+    assert await _input(store, uid) == ZIP
+    await uploads.dispatch.delete(uid)
+    assert {name.partition(":")[0] for name in await keys_of(store)} <= {"models", "writer"}
+
+
 async def test_two_that_both_end_make_one_task(uploads: Resumable, store: Store) -> None:
     """The older one's zip was being checked when the client sent the end again."""
     uid = await _opened(uploads)
