@@ -1,36 +1,51 @@
 // The agents, their GPUs, and what runs on them.
 
-import { call } from "./shared/api.js";
+import { call, taskPath } from "./shared/api.js";
 import { element, list, make } from "./shared/dom.js";
 import { when } from "./shared/task.js";
 import { openTask, short } from "./tasks.js";
 
-const MOST_RUNNING = 1000;
+let known = new Map(); // attempt → {uid, model, gpus}: asked for once, when it has got its GPUs
 
 export async function showAgents() {
-  const [agents, tasks] = await Promise.all([
-    call("GET", "/api/agents/"),
-    call("GET", "/api/tasks/", { state: "running", limit: MOST_RUNNING }),
-  ]);
-  const running = new Map(tasks.map((task) => [task.uid, task]));
-  const shown = agents.map(({ seen, ...agent }) => ({
-    ...agent,
-    seen: agent.is_there ? null : seen,
-    running: agent.running.map((attempt) => attempt.slice(0, attempt.lastIndexOf("-"))).map((uid) => ({
-      uid,
-      model: running.get(uid)?.model_human_readable_id,
-      gpus: running.get(uid)?.attempts.at(-1)?.gpus ?? [],
-    })),
+  const agents = await call("GET", "/api/agents/");
+  const found = await Promise.all(
+    agents.map((one) => Promise.all(one.running.map((attempt) => running(attempt, one)))),
+  );
+  known = new Map(found.flat().map((task) => [task.attempt, task]));
+  const shown = agents.map(({ seen, ...one }, at) => ({
+    ...one,
+    seen: one.is_there ? null : seen,
+    running: found[at],
   }));
   list(element("agent-list"), shown, ({ name }) => name, agent);
 }
 
+async function running(attempt, { gpus }) {
+  const before = known.get(attempt);
+  if (before?.model && (before.gpus.length || !gpus.length)) return before;
+  const uid = attempt.slice(0, attempt.lastIndexOf("-"));
+  const task = await call("GET", taskPath(uid)).catch(() => null); // it may have gone meanwhile
+  return { attempt, uid, model: task?.model_human_readable_id, gpus: task?.attempts.at(-1)?.gpus ?? [] };
+}
+
 function agent({ name, host, version, driver, gpus, slots, running, problems, seen }) {
   const troubles = Object.values(problems);
-  const [kind, word] = seen ? ["bad", "away"] : troubles.length ? ["warn", "takes no tasks"] : running.length ? ["", "busy"] : ["good", "idle"];
+  const [kind, word] = seen
+    ? ["bad", "away"]
+    : troubles.length
+      ? ["warn", "takes no tasks"]
+      : running.length
+        ? ["", "busy"]
+        : ["good", "idle"];
   const known = new Set(gpus.map(({ uuid }) => uuid));
   const elsewhere = running.filter((task) => !task.gpus.some((uuid) => known.has(uuid)));
-  const about = [host !== name && host, version, driver && `driver ${driver}`, !gpus.length && `${slots} without a GPU`];
+  const about = [
+    host !== name && host,
+    version,
+    driver && `driver ${driver}`,
+    !gpus.length && `${slots} without a GPU`,
+  ];
   return make(
     "li",
     {},
@@ -40,7 +55,9 @@ function agent({ name, host, version, driver, gpus, slots, running, problems, se
     make(
       "ul",
       {},
-      ...gpus.map((gpu) => make("li", {}, ...device(gpu), ...running.filter((task) => task.gpus.includes(gpu.uuid)).map(task))),
+      ...gpus.map((gpu) =>
+        make("li", {}, ...device(gpu), ...running.filter((task) => task.gpus.includes(gpu.uuid)).map(task)),
+      ),
       ...elsewhere.map((one) => make("li", {}, task(one))),
     ),
   );
@@ -52,4 +69,9 @@ function* device({ uuid, name, memory_mb: megabytes, problem }) {
 }
 
 const task = ({ uid, model }) =>
-  make("div", {}, make("button", { type: "button", name: uid, className: "plain", onclick: () => openTask(uid) }, short(uid)), ` ${model ?? ""}`);
+  make(
+    "div",
+    {},
+    make("button", { type: "button", name: uid, className: "plain", onclick: () => openTask(uid) }, short(uid)),
+    ` ${model ?? ""}`,
+  );

@@ -7,7 +7,9 @@ import { offerModels } from "./tasks.js";
 
 let reload = () => {};
 
-export const start = (refresh) => { reload = refresh; };
+export const start = (refresh) => {
+  reload = refresh;
+};
 
 export async function showModels() {
   const models = await call("GET", "/api/models/");
@@ -15,10 +17,31 @@ export async function showModels() {
   list(element("model-list"), models, ({ uid }) => uid, row);
 }
 
-function row({ uid, human_readable_id: name, description, container_tag: image, use_gpu: onGpu, gpu_count: count, enabled, revision }) {
+function row({
+  uid,
+  human_readable_id: name,
+  description,
+  container_tag: image,
+  use_gpu: onGpu,
+  gpu_count: count,
+  enabled,
+  revision,
+}) {
   const problem = make("p", { className: "problem", role: "alert" });
   const action = (label, kind, work) => {
-    const button = make("button", { type: "button", name: kind, "aria-label": `${label} ${name}`, onclick: () => attempt(button, work, (words) => { problem.textContent = words; }) }, label);
+    const button = make(
+      "button",
+      {
+        type: "button",
+        name: kind,
+        "aria-label": `${label} ${name}`,
+        onclick: () =>
+          attempt(button, work, (words) => {
+            problem.textContent = words;
+          }),
+      },
+      label,
+    );
     return button;
   };
   const change = async (method, parameters) => {
@@ -33,10 +56,22 @@ function row({ uid, human_readable_id: name, description, container_tag: image, 
   return make(
     "li",
     {},
-    make("div", { className: "head" }, make("strong", {}, name), make("span", { className: `chip ${enabled ? "good" : "warn"}` }, enabled ? "takes tasks" : "disabled")),
+    make(
+      "div",
+      { className: "head" },
+      make("strong", {}, name),
+      make("span", { className: `chip ${enabled ? "good" : "warn"}` }, enabled ? "takes tasks" : "disabled"),
+    ),
     description && make("span", {}, description),
     make("span", { className: "small" }, make("code", {}, image), ` · ${about}`),
-    make("div", { className: "actions" }, enabled ? action("Disable", "turn", () => change("PATCH", { enabled: false })) : action("Enable", "turn", () => change("PATCH", { enabled: true })), remove),
+    make(
+      "div",
+      { className: "actions" },
+      enabled
+        ? action("Disable", "turn", () => change("PATCH", { enabled: false }))
+        : action("Enable", "turn", () => change("PATCH", { enabled: true })),
+      remove,
+    ),
     problem,
   );
 }

@@ -6,8 +6,20 @@ import { bytes, duration, many } from "./shared/words.js";
 
 // It is answered while Redis or RabbitMQ is away, with what is known.
 export async function showOverview() {
-  const { ready, missing, degraded, queues, waiting, oldest_seconds: oldest, redis, version } = await call("GET", "/api/overview");
-  showReadiness(ready, Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`));
+  const {
+    ready,
+    missing,
+    degraded,
+    queues,
+    waiting,
+    oldest_seconds: oldest,
+    redis,
+    version,
+  } = await call("GET", "/api/overview");
+  showReadiness(
+    ready,
+    Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`),
+  );
   element("version").textContent = version;
   const since = oldest ? `, the first of them for ${duration(oldest)}` : "";
   element("waiting").textContent = waiting == null ? "" : `${many(waiting, "task")} waiting${since}.`;
@@ -26,21 +38,41 @@ function showReadiness(ready, troubles) {
 function showQueues(queues) {
   const total = queues.reduce((sum, [, { messages }]) => sum + messages, 0);
   element("queued").textContent = `${many(total, "message")} in ${many(queues.length, "queue")} of RabbitMQ`;
-  list(element("queues"), queues, ([name]) => name, ([name, { messages, consumers }]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, `${many(messages, "message")}, ${many(consumers, "listener")}`)),
+  list(
+    element("queues"),
+    queues,
+    ([name]) => name,
+    ([name, { messages, consumers }]) =>
+      make(
+        "div",
+        {},
+        make("dt", {}, name),
+        make("dd", {}, `${many(messages, "message")}, ${many(consumers, "listener")}`),
+      ),
   );
 }
 
 function memory({ used_bytes: used, limit_bytes: limit, reserve_bytes: reserve }) {
   if (!limit) return make("p", {}, `Redis holds ${bytes(used)}, and has no limit.`);
   const words = `Redis holds ${bytes(used)} of ${bytes(limit)}; ${bytes(reserve)} are kept for results.`;
-  const meter = make("meter", { min: 0, max: limit, high: limit - reserve, value: used, "aria-label": "Memory of Redis" });
+  const meter = make("meter", {
+    min: 0,
+    max: limit,
+    high: limit - reserve,
+    value: used,
+    "aria-label": "Memory of Redis",
+  });
   return make("div", {}, make("p", {}, words), meter);
 }
 
 export async function showGateways() {
   const gateways = await call("GET", "/api/gateways/");
-  list(element("gateway-list"), gateways.map(({ seen, ...one }) => one), ({ name }) => name, gateway);
+  list(
+    element("gateway-list"),
+    gateways.map(({ seen, ...one }) => one),
+    ({ name }) => name,
+    gateway,
+  );
 }
 
 const DAY = 86_400_000;

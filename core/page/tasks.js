@@ -15,17 +15,25 @@ let asked = 0;
 
 export const short = (uid) => uid.slice(0, 8);
 
-export const openTask = (uid) => { location.hash = PREFIX + uid; };
+export const openTask = (uid) => {
+  location.hash = PREFIX + uid;
+};
 
 // --- the list
 
 export async function showTasks() {
   const question = (asked += 1);
   const wanted = Object.fromEntries(new FormData(filters));
-  const tasks = await call("GET", "/api/tasks/", { ...wanted, search: wanted.search.trim(), label: wanted.label.trim(), offset, limit: PAGE + 1 });
+  const tasks = await call("GET", "/api/tasks/", {
+    ...wanted,
+    search: wanted.search.trim(),
+    label: wanted.label.trim(),
+    offset,
+    limit: PAGE + 1,
+  });
   if (question !== asked) return; // another filter was chosen meanwhile
   list(element("rows"), tasks.slice(0, PAGE), ({ uid }) => uid, row);
-  element("none").textContent = tasks.length ? "" : "No task is like this.";
+  element("none").textContent = tasks.length ? "" : "None of the newest tasks is like this.";
   element("newer").disabled = !offset;
   element("older").disabled = tasks.length <= PAGE;
 }
@@ -39,12 +47,29 @@ export function offerModels(models) {
   filters.elements.model.value = names.includes(value) ? value : "";
 }
 
-function row({ uid, model_human_readable_id: model, state, failure, waits_for: lacking, datetime_created: created, attempt: number }) {
-  const words = state === "failed" && failure ? why(failure) : state === "pending" && lacking ? `Waits for ${lacking}` : "";
+function row({
+  uid,
+  model_human_readable_id: model,
+  state,
+  failure,
+  waits_for: lacking,
+  datetime_created: created,
+  attempt: number,
+}) {
+  const words =
+    state === "failed" && failure ? why(failure) : state === "pending" && lacking ? `Waits for ${lacking}` : "";
   return make(
     "tr",
     {},
-    make("td", {}, make("button", { type: "button", name: "open", className: "plain", title: uid, onclick: () => openTask(uid) }, short(uid))),
+    make(
+      "td",
+      {},
+      make(
+        "button",
+        { type: "button", name: "open", className: "plain", title: uid, onclick: () => openTask(uid) },
+        short(uid),
+      ),
+    ),
     make("td", {}, model),
     make("td", {}, chip(state), words && make("span", { className: "small" }, words)),
     make("td", {}, when(created)),
@@ -59,7 +84,10 @@ const view = new TaskView(element("view"), {
   changed: (status, uid) => {
     element("input").hidden = status?.input_bytes == null;
     element("input").href = `/api/tasks/inputs/${encodeURIComponent(uid)}`;
-    if (status) showAttempts(uid).catch((error) => { view.problem.textContent = error.message; });
+    if (status)
+      showAttempts(uid).catch((error) => {
+        view.problem.textContent = error.message;
+      });
     reload();
   },
   deleted: () => {
@@ -71,18 +99,27 @@ const view = new TaskView(element("view"), {
 // Who ran it, where, on what: only core tells that.
 async function showAttempts(uid) {
   const { attempts } = await call("GET", taskPath(uid));
-  if (uid === view.uid) view.attempts.replaceChildren(...attempts.map((one) => make("li", { value: one.number }, ...tried(uid, one))));
+  if (uid === view.uid)
+    view.attempts.replaceChildren(...attempts.map((one) => make("li", { value: one.number }, ...tried(uid, one))));
 }
 
-function* tried(uid, { number, agent, host, gpus, driver, image, started, ended, failure }) {
+function* tried(uid, { number, revision, agent, host, gpus, driver, image, started, ended, failure }) {
   const seconds = ((ended ? Date.parse(ended) : Date.now()) - Date.parse(started)) / 1000;
-  const place = [agent || "a consumer of version 1", host && !agent.startsWith(host) && `on ${host}`].filter(Boolean).join(" ");
-  const means = [...gpus, driver && `driver ${driver}`, image].filter(Boolean).join(" · ");
+  const place = [agent || "a consumer of version 1", host && !agent.startsWith(host) && `on ${host}`]
+    .filter(Boolean)
+    .join(" ");
+  const means = [revision && `revision ${revision}`, ...gpus, driver && `driver ${driver}`, image]
+    .filter(Boolean)
+    .join(" · ");
   yield make("strong", {}, place);
   yield ", ";
   yield when(started);
   yield `, ${duration(seconds)}: ${failure ? why(failure) : ended ? "it ended well." : "it runs."} `;
-  yield make("a", { href: taskPath(uid, `/log?attempt=${number}`), target: "_blank", "aria-label": `Log of attempt ${number}` }, "Log");
+  yield make(
+    "a",
+    { href: taskPath(uid, `/log?attempt=${number}`), target: "_blank", "aria-label": `Log of attempt ${number}` },
+    "Log",
+  );
   if (means) yield make("span", { className: "small" }, make("br"), means);
 }
 
@@ -107,7 +144,10 @@ export function start(refresh) {
     typed = setTimeout(reload, TYPED_MILLISECONDS);
   });
   filters.addEventListener("submit", (event) => event.preventDefault());
-  for (const [name, step] of [["newer", -PAGE], ["older", PAGE]]) {
+  for (const [name, step] of [
+    ["newer", -PAGE],
+    ["older", PAGE],
+  ]) {
     element(name).addEventListener("click", () => {
       offset = Math.max(0, offset + step);
       reload();

@@ -1,6 +1,7 @@
 // What a person chose or dropped, as {name, file} with paths as names.
 
-export const fromInput = (input) => [...input.files].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
+export const fromInput = (input) =>
+  [...input.files].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
 
 // The entries must be taken from the event before anything is awaited.
 export function fromDrop(transfer) {

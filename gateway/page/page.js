@@ -27,7 +27,9 @@ async function loadModels() {
 }
 
 function describe() {
-  element("description").textContent = models.length ? models[model.selectedIndex].description : "There is no model yet.";
+  element("description").textContent = models.length
+    ? models[model.selectedIndex].description
+    : "There is no model yet.";
   run.disabled = !models.length || !chosen;
 }
 
@@ -39,7 +41,12 @@ function choose(entries) {
   } else {
     const { name, entries: inner } = withoutTop(entries);
     const count = many(inner.length, "file");
-    chosen = { name: name ?? (inner.length === 1 ? inner[0].name : count), count: name && `${count}, `, entries: inner, size };
+    chosen = {
+      name: name ?? (inner.length === 1 ? inner[0].name : count),
+      count: name && `${count}, `,
+      entries: inner,
+      size,
+    };
   }
   element("chosen").replaceChildren(make("strong", {}, chosen.name), ` (${chosen.count ?? ""}${bytes(size)})`);
   problem.textContent = "";
@@ -79,6 +86,7 @@ async function submit() {
   problem.textContent = "";
   element("choice").disabled = true;
   element("sending").hidden = false;
+  element("stop").focus();
   try {
     const zip = await zipped(chosen, signal);
     const uid = await upload(model.value, zip, { signal, sent: paced(zip.size, "Sent") });
@@ -86,16 +94,18 @@ async function submit() {
     location.hash = uid;
   } catch (error) {
     problem.textContent = signal.aborted ? "Stopped. Nothing was kept." : unreadable(error);
-  } finally {
-    sending = null;
-    element("choice").disabled = false;
-    element("sending").hidden = true;
-    describe();
   }
+  sending = null;
+  element("choice").disabled = false;
+  element("sending").hidden = true;
+  describe();
+  if (problem.textContent) run.focus();
 }
 
 const unreadable = (error) =>
-  error.name === "NotReadableError" || error.name === "NotFoundError" ? "The files can't be read. Have they changed? Choose them again." : error.message;
+  error.name === "NotReadableError" || error.name === "NotFoundError"
+    ? "The files can't be read. Have they changed? Choose them again."
+    : error.message;
 
 // --- the task that is looked at, and the list
 
@@ -111,28 +121,46 @@ const view = new TaskView(element("view"), {
   },
 });
 
+const lookedAt = () => location.hash.slice(1);
+
 function look() {
-  const uid = decodeURIComponent(location.hash.slice(1));
+  const uid = lookedAt();
   element("task").hidden = !uid;
   showMine();
   if (!uid) return view.close();
-  element("link").href = `#${encodeURIComponent(uid)}`;
+  element("link").href = `#${uid}`;
   view.show(uid);
 }
 
 function showMine() {
   const tasks = mine();
-  const current = decodeURIComponent(location.hash.slice(1));
   element("mine").hidden = !tasks.length;
-  list(element("tasks"), tasks.map((task) => ({ ...task, current: task.uid === current })), ({ uid }) => uid, (task) =>
-    make(
-      "li",
-      {},
-      make("a", { href: `#${task.uid}`, "aria-current": String(task.current) }, task.name),
-      chip(task.state),
-      make("button", { type: "button", name: "forget", className: "plain", "aria-label": `Forget ${task.name}`, onclick: () => { forget(task.uid); showMine(); } }, "Forget"),
-      make("span", { className: "small" }, `${task.model}, `, when(task.at)),
-    ),
+  list(
+    element("tasks"),
+    tasks.map((task) => ({ ...task, current: task.uid === lookedAt() })),
+    ({ uid }) => uid,
+    (task) =>
+      make(
+        "li",
+        {},
+        make("a", { href: `#${task.uid}`, "aria-current": String(task.current) }, task.name),
+        chip(task.state),
+        make(
+          "button",
+          {
+            type: "button",
+            name: "forget",
+            className: "plain",
+            "aria-label": `Forget ${task.name}`,
+            onclick: () => {
+              forget(task.uid);
+              showMine();
+            },
+          },
+          "Forget",
+        ),
+        make("span", { className: "small" }, `${task.model}, `, when(task.at)),
+      ),
   );
 }
 
@@ -140,7 +168,9 @@ function showMine() {
 async function refreshMine() {
   for (const { uid, state } of mine()) {
     if (hasEnded({ state }) || state === "gone") continue;
-    const now = await call("GET", taskPath(uid, "/status")).catch((error) => ({ state: error.status === NOT_FOUND ? "gone" : state }));
+    const now = await call("GET", taskPath(uid, "/status")).catch((error) => ({
+      state: error.status === NOT_FOUND ? "gone" : state,
+    }));
     note(uid, now.state);
   }
   showMine();
@@ -159,7 +189,11 @@ for (const input of [files, folder]) {
 }
 // A file that misses its place would replace the page.
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
-for (const [kind, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
+for (const [kind, over] of [
+  ["dragover", true],
+  ["dragleave", false],
+  ["drop", false],
+]) {
   drop.addEventListener(kind, () => drop.classList.toggle("over", over));
 }
 drop.addEventListener("drop", async (event) => {
@@ -188,4 +222,6 @@ setInterval(tick, TICK_MILLISECONDS);
 describe();
 look();
 refreshMine();
-loadModels().catch((error) => { problem.textContent = error.message; });
+loadModels().catch((error) => {
+  problem.textContent = error.message;
+});

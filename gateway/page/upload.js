@@ -12,12 +12,17 @@ function send(method, url, { headers = {}, body = null, signal, sent = () => {} 
     const request = new XMLHttpRequest();
     const abort = () => request.abort();
     request.open(method, url);
-    for (const [name, value] of Object.entries({ "Tus-Resumable": TUS, ...headers })) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries({ "Tus-Resumable": TUS, ...headers }))
+      request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => sent(event.loaded);
     request.onload = () => {
       if (request.status < 400) return resolve(request);
       let problem = null;
-      try { problem = JSON.parse(request.response); } catch { /* then it is told by its number */ }
+      try {
+        problem = JSON.parse(request.response);
+      } catch {
+        /* then it is told by its number */
+      }
       reject(new Refused(request.status, sentence(request.status, problem)));
     };
     request.onerror = () => reject(new Refused(0, UNREACHABLE));
@@ -31,10 +36,11 @@ function send(method, url, { headers = {}, body = null, signal, sent = () => {} 
 
 const offsetIn = (answer) => Number(answer.getResponseHeader("Upload-Offset"));
 
-const pause = (milliseconds, signal) => new Promise((resolve) => {
-  setTimeout(resolve, milliseconds);
-  signal.addEventListener("abort", resolve, { once: true });
-});
+const pause = (milliseconds, signal) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", resolve, { once: true });
+  });
 
 // Until all of it is there. Each try that brings nothing further is followed by a longer pause, and the last one fails.
 async function sendAll(url, zip, { signal, sent }) {
@@ -49,7 +55,12 @@ async function sendAll(url, zip, { signal, sent }) {
       if (offset > before) tries = 0;
       if (offset === zip.size) return;
       const headers = { "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
-      const answer = await send("PATCH", url, { headers, body: zip.slice(offset), signal, sent: (more) => sent(offset + more) });
+      const answer = await send("PATCH", url, {
+        headers,
+        body: zip.slice(offset),
+        signal,
+        sent: (more) => sent(offset + more),
+      });
       offset = offsetIn(answer);
     } catch (error) {
       if (!LATER.includes(error.status) || tries === AGAIN_MILLISECONDS.length) throw error;
@@ -65,7 +76,8 @@ async function sendAll(url, zip, { signal, sent }) {
 // The uid of the task. `sent` hears how many bytes have been sent, and what is wrong while it tries again.
 export async function upload(model, zip, { signal, sent }) {
   const created = await send("POST", `/api/uploads/?model_human_readable_id=${encodeURIComponent(model)}`, {
-    headers: { "Upload-Length": zip.size }, signal,
+    headers: { "Upload-Length": zip.size },
+    signal,
   });
   const { pathname } = new URL(created.getResponseHeader("Location"), location.href);
   try {

@@ -50,7 +50,9 @@ function dosTime(milliseconds) {
 export async function zipOf(entries, { read, signal }) {
   const size = entries.reduce((sum, { file, name }) => sum + file.size + 2 * name.length * 3 + 76, 22);
   if (size > LARGEST || entries.length > MOST) {
-    throw new Error(`This page zips at most 4 GB and ${MOST.toLocaleString("en")} files. Make a zip of them yourself, and choose that.`);
+    throw new Error(
+      `This page zips at most 4 GB and ${MOST.toLocaleString("en")} files. Make a zip of them yourself, and choose that.`,
+    );
   }
   const parts = [];
   const directory = [];
@@ -59,7 +61,18 @@ export async function zipOf(entries, { read, signal }) {
     const encoded = new TextEncoder().encode(name);
     const crc = await crc32(file, read, signal);
     const { time, date } = dosTime(file.lastModified);
-    const common = [[2, VERSION], [2, UTF8], [2, 0], [2, time], [2, date], [4, crc], [4, file.size], [4, file.size], [2, encoded.length], [2, 0]];
+    const common = [
+      [2, VERSION],
+      [2, UTF8],
+      [2, 0],
+      [2, time],
+      [2, date],
+      [4, crc],
+      [4, file.size],
+      [4, file.size],
+      [2, encoded.length],
+      [2, 0],
+    ];
     parts.push(record([4, 0x04034b50], ...common), encoded, file);
     directory.push(
       record([4, 0x02014b50], [2, UNIX | VERSION], ...common, [2, 0], [2, 0], [2, 0], [4, REGULAR_FILE], [4, offset]),
@@ -68,6 +81,15 @@ export async function zipOf(entries, { read, signal }) {
     offset += 30 + encoded.length + file.size;
   }
   const directorySize = directory.reduce((sum, part) => sum + part.byteLength, 0);
-  const end = record([4, 0x06054b50], [2, 0], [2, 0], [2, entries.length], [2, entries.length], [4, directorySize], [4, offset], [2, 0]);
+  const end = record(
+    [4, 0x06054b50],
+    [2, 0],
+    [2, 0],
+    [2, entries.length],
+    [2, entries.length],
+    [4, directorySize],
+    [4, offset],
+    [2, 0],
+  );
   return new Blob([...parts, ...directory, end], { type: "application/zip" });
 }

@@ -21,7 +21,7 @@ export async function call(method, path, parameters = {}) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
   let answer;
   try {
-    answer = await fetch(query.size ? `${path}?${query}` : path, { method, cache: "no-store" });
+    answer = await fetch(`${query}` ? `${path}?${query}` : path, { method, cache: "no-store" });
   } catch {
     throw new Refused(0, UNREACHABLE);
   }

@@ -27,12 +27,15 @@ export function list(container, items, key, render) {
     fresh.content = content;
     return fresh;
   });
-  if (shown.length === container.children.length && shown.every((child, at) => child === container.children[at])) return;
+  if (shown.length === container.children.length && shown.every((child, at) => child === container.children[at]))
+    return;
   const focused = container.contains(document.activeElement) ? document.activeElement : null;
   const row = focused?.closest("[data-key]")?.dataset.key;
   container.replaceChildren(...shown);
   if (!focused) return;
-  const heir = shown.find((child) => child.dataset.key === row)?.querySelector(`[name="${CSS.escape(focused.name ?? "")}"]`);
+  const heir = shown
+    .find((child) => child.dataset.key === row)
+    ?.querySelector(`[name="${CSS.escape(focused.name ?? "")}"]`);
   (focused.isConnected ? focused : heir)?.focus({ preventScroll: true });
 }
 

@@ -27,7 +27,12 @@ export class TaskView {
     this.problem = make("p", { className: "problem", role: "alert" });
     this.progress = make("progress", { max: 1, "aria-label": "Progress" });
     this.note = make("p", { className: "small" });
-    this.message = make("pre", { className: "message", tabIndex: 0, role: "region", "aria-label": "What it said last" });
+    this.message = make("pre", {
+      className: "message",
+      tabIndex: 0,
+      role: "region",
+      "aria-label": "What it said last",
+    });
     this.result = make("a", { className: "button primary", download: "" }, "Download the result");
     this.retry = this.#action("Try again", async (uid) => {
       await call("POST", taskPath(uid, "/retry"));
@@ -46,7 +51,15 @@ export class TaskView {
     this.log = make("pre", { className: "log", tabIndex: 0, role: "region", "aria-label": "Log" });
     this.logged = make("section", {}, make("h3", {}, "Log"), this.log);
     root.replaceChildren(
-      this.sentence, this.problem, this.progress, this.note, this.message, this.actions, this.facts, this.attempts, this.logged,
+      this.sentence,
+      this.problem,
+      this.progress,
+      this.note,
+      this.message,
+      this.actions,
+      this.facts,
+      this.attempts,
+      this.logged,
     );
   }
 
@@ -54,7 +67,13 @@ export class TaskView {
     const button = make("button", { type: "button" }, label);
     button.addEventListener("click", () => {
       this.problem.textContent = "";
-      attempt(button, () => work(this.uid), (words) => { this.problem.textContent = words; });
+      attempt(
+        button,
+        () => work(this.uid),
+        (words) => {
+          this.problem.textContent = words;
+        },
+      );
     });
     return button;
   }

@@ -13,7 +13,8 @@ export const many = (count, noun) => `${count.toLocaleString("en")} ${noun}${cou
 
 export function duration(seconds) {
   if (seconds < SECONDS.minute) return `${Math.max(0, Math.round(seconds))} s`;
-  if (seconds < SECONDS.hour) return `${Math.floor(seconds / SECONDS.minute)} min ${Math.round(seconds % SECONDS.minute)} s`;
+  if (seconds < SECONDS.hour)
+    return `${Math.floor(seconds / SECONDS.minute)} min ${Math.round(seconds % SECONDS.minute)} s`;
   if (seconds < 2 * SECONDS.day) {
     return `${Math.floor(seconds / SECONDS.hour)} h ${Math.round((seconds % SECONDS.hour) / SECONDS.minute)} min`;
   }

@@ -7,7 +7,8 @@ from playwright.async_api import Error, expect
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.browser.conftest import Tab, TabOpener
-from tests.e2e.conftest import INPUT, ModelMaker
+from tests.e2e.conftest import COPY, INPUT, ModelMaker
+from tests.images import Images
 from tests.waiting import eventually
 
 FAILING = "echo 'no weights for CT-2041' >&2; exit 3"
@@ -18,10 +19,13 @@ async def _dashboard(open_tab: TabOpener, stack: Stack) -> Tab:
 
 
 async def test_finds_out_why_a_task_failed_and_retries_it(
-    open_tab: TabOpener, stack: Stack, core: Api, model: ModelMaker, copying: str
+    open_tab: TabOpener, stack: Stack, core: Api, model: ModelMaker, images: Images, copying: str
 ) -> None:
-    """Found by state and by how its uid begins, among others; then its attempts, its log, and once more."""
-    uid, other = core.post(model(FAILING), INPUT), core.post(copying, INPUT)
+    """Found by state and by how its uid begins, among others; then its attempts and its log. It finishes when it is
+    tried again with a model that was mended.
+    """
+    failing = model(FAILING)
+    uid, other = core.post(failing, INPUT), core.post(copying, INPUT)
     eventually(lambda: {core.get(f"/api/tasks/{one}").json()["status"] for one in (uid, other)} == {0, 1})
     page = (await _dashboard(open_tab, stack)).page
     rows = page.locator("#rows tr")
@@ -37,11 +41,15 @@ async def test_finds_out_why_a_task_failed_and_retries_it(
     await expect(task.get_by_role("region", name="What it said last")).to_contain_text("no weights for CT-2041")
     await expect(task.locator(".attempts li")).to_contain_text(["agent-"])
     await expect(task.get_by_role("region", name="Log")).to_contain_text("no weights for CT-2041")
+    mended = {"container_tag": images.running(COPY)}
+    broken = core.get(f"/api/models/human_readable_id/{failing}").json()["uid"]
+    core.call("PUT", f"/api/models/{broken}", params=mended).raise_for_status()
     await task.get_by_role("button", name="Try again").click()
+    await expect(task.locator(".sentence .chip")).to_have_text("finished")
     await expect(task.locator(".attempts li")).to_have_count(2)
     await page.keyboard.press("Escape")
     await expect(task).to_be_hidden()
-    eventually(lambda: core.get(f"/api/tasks/{uid}").json()["status"] == 0)
+    await expect(rows.locator(".chip")).to_have_text("finished")
 
 
 async def test_cancels_and_deletes(open_tab: TabOpener, stack: Stack, core: Api, waiting: str) -> None:

@@ -93,7 +93,9 @@ async def test_dropped(open_tab: TabOpener, stack: Stack, copying: str, case: Pa
         assert await _result(tab.page) == expected
 
 
-async def test_an_upload_survives_a_cut(open_tab: TabOpener, stack: Stack, copying: str, tmp_path: Path) -> None:
+async def test_an_upload_survives_a_cut(
+    open_tab: TabOpener, stack: Stack, api: Api, copying: str, tmp_path: Path
+) -> None:
     """The connection breaks in the middle of the bytes: the page goes on where the server has it."""
     content = bytes(4_000_000)
     (tmp_path / "large").write_bytes(content)
@@ -107,7 +109,20 @@ async def test_an_upload_survives_a_cut(open_tab: TabOpener, stack: Stack, copyi
         proxy.wait_until_it_holds()
         proxy.cut()
         await _state(tab.page, "finished")
-        assert await _result(tab.page) == {"large": content}
+    assert files_of(api.wait(tab.page.url.partition("#")[2]).content) == {"large": content}
+
+
+async def test_a_zip_that_is_refused(open_tab: TabOpener, stack: Stack, copying: str) -> None:
+    """The page says what is wrong with it, and takes another one."""
+    tab = await open_tab(stack.gateway_url)
+    tab.forgiven.append("/api/uploads/")
+    await _choose(tab.page, copying)
+    await tab.page.locator("#files").set_input_files({"name": "a.zip", "mimeType": "application/zip", "buffer": b"PK"})
+    await tab.page.get_by_role("button", name="Run").click()
+    await expect(tab.page.locator("#problem")).to_contain_text("zip")
+    await tab.page.locator("#files").set_input_files({"name": "a.zip", "mimeType": "application/zip", "buffer": INPUT})
+    await _run(tab.page)
+    await _state(tab.page, "finished")
 
 
 async def test_come_back_later(open_tab: TabOpener, stack: Stack, api: Api, copying: str) -> None:
