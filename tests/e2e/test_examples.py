@@ -15,26 +15,30 @@ import pytest
 from demo.image import docker
 from demo.stack import REPOSITORY, Stack
 from tests.e2e.api import Api
-from tests.lab import bases
 from tests.zips import files_of, zip_of
 
 EXAMPLES = REPOSITORY / "examples"
-PYTHON = "python:3.13-slim"
 VITALS = b"patient,heart_rate,oxygen\n1,72,98\n2,180,97\n3,75,81\n"
 
 Builder = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def example(stack: Stack, core: Api) -> Iterator[Builder]:
+def example(stack: Stack, core: Api, python_image: str) -> Iterator[Builder]:
     """Builds and registers an example: `example("thresholds", zip)` → its human_readable_id."""
-    bases.load(stack.docker_host, PYTHON)
     built = []
 
     def made(name: str, zip: bytes | None = None) -> str:
         model, tag = f"{name}-{secrets.token_hex(4)}", f"inference-server-test/{name}:1"
         docker(
-            stack.docker_host, "build", "--quiet", "--build-arg", f"BASE={PYTHON}", "--tag", tag, str(EXAMPLES / name)
+            stack.docker_host,
+            "build",
+            "--quiet",
+            "--build-arg",
+            f"BASE={python_image}",
+            "--tag",
+            tag,
+            str(EXAMPLES / name),
         )
         built.append(tag)
         parameters = {"human_readable_id": model, "container_tag": tag, "use_gpu": "false"}
@@ -44,7 +48,7 @@ def example(stack: Stack, core: Api) -> Iterator[Builder]:
         return model
 
     yield made
-    docker(stack.docker_host, "image", "rm", "--force", *built, PYTHON)
+    docker(stack.docker_host, "image", "rm", "--force", *built)
 
 
 def test_thresholds(api: Api, example: Builder) -> None:
