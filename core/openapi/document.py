@@ -27,7 +27,7 @@ from core.contract.errors import (
 from core.contract.http import RETRY_AFTER_SECONDS, STANDARD, STATUS, Problem
 from core.contract.task import UID
 from core.openapi import agents, models, service, tasks, uploads
-from core.openapi.operation import ZIP, Answer, At, Operation
+from core.openapi.operation import JSON, ZIP, Answer, At, Operation
 
 OPERATIONS: Final[Mapping[str, Sequence[Operation]]] = {
     "Tasks": tasks.OPERATIONS,
@@ -37,7 +37,6 @@ OPERATIONS: Final[Mapping[str, Sequence[Operation]]] = {
     "Service": service.OPERATIONS,
 }
 
-JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -233,7 +232,7 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(answer.content, str):
         described["content"] = {answer.content: {"schema": _BYTES if answer.content == ZIP else {"type": "string"}}}
     elif answer.content is not None:
-        described["content"] = {JSON: {"schema": schemas.of(answer.content)}}
+        described["content"] = {answer.media: {"schema": schemas.of(answer.content)}}
     return described
 
 
