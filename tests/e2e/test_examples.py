@@ -66,9 +66,11 @@ def test_thresholds(api: Api, example: Builder) -> None:
 
 
 def test_progress(api: Api, example: Builder) -> None:
-    """It does what it is for."""
+    """Whoever listens hears how far it is."""
     files = {"scan.nii": bytes(3 * 2**20), "notes/a.txt": b"a"}
-    found = files_of(api.output(example("progress"), zip_of(files)))
+    uid = api.post(example("progress"), zip_of(files))
+    found = files_of(api.wait(uid).content)
+    assert '"fraction":1.0,"message":"scan.nii"' in api.get(f"/api/tasks/{uid}/events").text
     told = sorted(found["sha256sums.txt"].decode().splitlines())
     assert told == sorted(f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in files.items())
 
