@@ -69,16 +69,23 @@ CORE = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def leaks(all_leaks: Leaks, core: Api, stack: Stack) -> Iterator[Leaks]:
-    """As after any test, but once for all of these; agents that were made up go as well."""
-    there = {agent["name"] for agent in core.get("/api/agents/").json()}
+def leaks(all_leaks: Leaks, core: Api, stack: Stack, copying: str, waiting: str) -> Iterator[Leaks]:
+    """As after any test, but once for all of these; models and agents that were made up go as well, those of the
+    session stay.
+    """
+    agents = {agent["name"] for agent in core.get("/api/agents/").json()}
+    models = {model["uid"] for model in core.get("/api/models/").json()}
     yield all_leaks
     for task in core.get("/api/tasks/").json():
         assert core.delete(task["uid"]).status_code == 200
     with redis_at(stack.redis_url) as redis:
         for agent in core.get("/api/agents/").json():
-            if agent["name"] not in there:
+            if agent["name"] not in agents:
                 redis.hdel(keys.AGENTS, agent["name"])
+    for model in core.get("/api/models/").json():
+        if model["uid"] not in models:
+            core.call("DELETE", f"/api/models/{model['uid']}").raise_for_status()
+    all_leaks.let_time_pass()
     eventually_settled(all_leaks)
 
 
