@@ -215,7 +215,7 @@ def restore(folder: Path, *, yes: bool) -> Manifest:
     manifest = Manifest.read(folder)
     _put_back_set_up(folder / SET_UP)
     _check()
-    refuse_on_swarm("just restore is for a system of one host; README's More hosts says how its data becomes a swarm's")
+    refuse_on_swarm("just restore is for a system of one host; docs/grow.md says how its data becomes a swarm's")
     preparation.derive()
     if not yes:
         _refuse_to_replace()

@@ -60,6 +60,11 @@ class Leaks:
         """A line for each thing left over: what is there now of tasks that run is among them."""
         return [*self._keys(), *self._messages(), *self._files(), *self._volumes(), *self._containers()]
 
+    def let_time_pass(self) -> None:
+        """For zips of old revisions, which are kept for a while."""
+        for blob in self._members(keys.LOOSE):
+            self._redis.zadd(keys.LOOSE, {blob: 0}, xx=True)
+
     def purge(self, queue: str) -> None:
         self._ask(lambda channel: channel.queue_purge(queue))
 

@@ -9,7 +9,7 @@ from core.contract.presence import Present
 class Gpu(BaseModel):
     """A GPU that an agent has. What the agent can't learn of it stays empty."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     uuid: str = Field(max_length=256)
     name: str = Field(default="", max_length=256)
@@ -21,7 +21,7 @@ class Gpu(BaseModel):
 class AgentReport(BaseModel):
     """What an agent says of itself."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     name: str = Field(min_length=1, max_length=256)
     host: str = ""
@@ -48,6 +48,6 @@ class Agent(AgentReport, Present):
 class Wanted(BaseModel):
     """What agents may listen for: each need of a registered model that not just any GPU meets."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     needs: tuple[Need, ...] = ()

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, computed_field
 
 from core.contract.needs import ANY, MAX_GPUS, Need
+from core.contract.options import LONGEST_SECONDS
 from core.contract.task import MAX_ATTEMPTS, Blob
 
 MODEL_VOLUME: Final = "inference-server-model-{}"
@@ -24,6 +25,13 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, patte
 ImageReference = Annotated[str, StringConstraints(max_length=512, pattern=f"^{IMAGE_REFERENCE.pattern}$")]
 
 
+MAX_MB: Final = 2**30
+MAX_HOURS: Final = 24 * 366 * 100
+
+Megabytes = Annotated[int, Field(ge=1, le=MAX_MB)]
+Hours = Annotated[float, Field(ge=0, le=MAX_HOURS)]
+
+
 class Pull(StrEnum):
     """When an agent pulls the image: if its host has none, or before each run."""
 
@@ -34,7 +42,7 @@ class Pull(StrEnum):
 class ModelSpec(BaseModel):
     """What its owner says of a model; the names of version 1's parameters."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
     human_readable_id: ModelName
     container_tag: ImageReference
@@ -49,26 +57,26 @@ class Limits(BaseModel):
     them.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     pull: Pull = Pull.MISSING
     network: bool = False
     gpu_count: int = Field(default=1, ge=1, le=MAX_GPUS)
-    gpu_memory_mb: int | None = Field(default=None, ge=1)
+    gpu_memory_mb: Megabytes | None = None
     """Of each GPU; None: any will do. Both only count for models that use GPUs."""
-    timeout_seconds: int = Field(default=24 * 3600, ge=1)
-    memory_mb: int | None = Field(default=None, ge=16)
+    timeout_seconds: int = Field(default=24 * 3600, ge=1, le=LONGEST_SECONDS)
+    memory_mb: int | None = Field(default=None, ge=16, le=MAX_MB)
     """None: its slots' share of nine tenths of the host's, so that runaway containers can't take the host along."""
-    cpus: float | None = Field(default=None, gt=0)
-    pids: int = Field(default=4096, ge=1)
-    shm_mb: int = Field(default=1024, ge=1)
+    cpus: float | None = Field(default=None, ge=0.01, le=10_000)
+    pids: int = Field(default=4096, ge=1, le=2**22)
+    shm_mb: Megabytes = 1024
     """PyTorch's data loaders share tensors through /dev/shm; the engine's 64 MB are too few for them."""
-    output_mb: int = Field(default=8192, ge=1)
+    output_mb: Megabytes = 8192
     max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
     """How many attempts may fail before the task does."""
-    keep_outputs_hours: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    keep_outputs_hours: Hours | None = None
     """After a task's end; None: as long as core's setting of the same name says."""
-    keep_tasks_hours: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    keep_tasks_hours: Hours | None = None
 
 
 class Model(ModelSpec, Limits):

@@ -14,6 +14,9 @@ _BASE64: Final = r"(?:[A-Za-z0-9+/]{4}){8,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3
 SECRET: Final = re.compile(rf"whsec_{_BASE64}|(?!whsec_)[\x21-\x7e]{{24,255}}")
 """A Webhook-Secret: base64 after its prefix, or what stands there."""
 
+LONGEST_SECONDS: Final = 366 * 24 * 3600
+"""That anybody may ask for: a time that no calendar has would stop whoever reckons with it."""
+
 MAX_LABELS: Final = 32
 _LABEL: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([^\x00-\x1f\x7f]{0,255})")
 _AS_QUERY: Final = {
@@ -46,9 +49,9 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     priority: Priority = Priority.NORMAL
-    ttl_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    ttl_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     """The longest that it waits for an agent; then it has failed, as expired."""
-    timeout_seconds: int | None = Field(default=None, ge=1)
+    timeout_seconds: int | None = Field(default=None, ge=1, le=LONGEST_SECONDS)
     """Of a run; never more than the model's."""
     webhook: str | None = Field(default=None, max_length=2048, examples=["https://example.org/hook"])
     """Is told of the task's end, signed with the header Webhook-Secret."""

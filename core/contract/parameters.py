@@ -29,7 +29,7 @@ class StatusChange(BaseModel):
 class Page(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    offset: int = Field(default=0, ge=0)
+    offset: int = Field(default=0, ge=0, le=2**31)
     limit: int = Field(default=1000, ge=1, le=10_000)
     state: State | None = None
     model: str | None = None
@@ -72,7 +72,7 @@ class AdmissionRequest(BaseModel):
 
     model: str | None = None
     """That a task is for."""
-    size: int | None = Field(default=None, ge=0)
+    size: int | None = Field(default=None, ge=0, le=2**62)
     """Of the body, in bytes."""
 
 

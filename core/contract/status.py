@@ -12,7 +12,7 @@ from core.contract.task import Attempt, Progress, Reason, State, Task
 class AttemptStatus(BaseModel):
     """One try. It runs while it has not `ended`; it ended well if it has no `reason`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     number: int
     started: datetime
@@ -30,7 +30,7 @@ class AttemptStatus(BaseModel):
 class TaskStatus(BaseModel):
     """How a task stands. Times are UTC."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     uid: str
     model: str

@@ -103,7 +103,7 @@ def attempt_key(uid: str, attempt: int | str) -> str:
 class Failure(BaseModel):
     """Why and how: `message` is for the user and may end in the last lines of the container's log."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     reason: Reason
     message: str
@@ -119,7 +119,7 @@ class Failure(BaseModel):
 class Blob(BaseModel):
     """A zip in the store: `size` in bytes. The id is of this content and no other, ever."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     id: str
     size: int
@@ -128,7 +128,7 @@ class Blob(BaseModel):
 class Runner(BaseModel):
     """Who runs an attempt. Empty: a consumer of version 1, which doesn't say."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     agent: str = Field(default="", max_length=256)
     """The agent's name and its slot's."""
@@ -155,7 +155,7 @@ class Attempt(Runner):
 class Progress(BaseModel):
     """How far an attempt is, as its model says."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     fraction: float | None = Field(default=None, ge=0, le=1)
     message: str = Field(default="", max_length=1024)
@@ -165,7 +165,7 @@ class Progress(BaseModel):
 class Task(BaseModel):
     """A task as core stores it and shows it to agents and operators. Times are UTC."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     uid: str
     model_human_readable_id: str

@@ -27,7 +27,7 @@ from core.contract.errors import (
 from core.contract.http import RETRY_AFTER_SECONDS, STANDARD, STATUS, Problem
 from core.contract.task import UID
 from core.openapi import agents, models, service, tasks, uploads
-from core.openapi.operation import ZIP, Answer, At, Operation
+from core.openapi.operation import JSON, ZIP, Answer, At, Operation
 
 OPERATIONS: Final[Mapping[str, Sequence[Operation]]] = {
     "Tasks": tasks.OPERATIONS,
@@ -37,7 +37,6 @@ OPERATIONS: Final[Mapping[str, Sequence[Operation]]] = {
     "Service": service.OPERATIONS,
 }
 
-JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -71,7 +70,7 @@ class Faults(BaseModel):
     detail: list[Fault]
 
 
-class Outcome(BaseModel):
+class WhyNot(BaseModel):
     detail: str
     reason: str | None = None
     message: str | None = None
@@ -81,7 +80,7 @@ class Outcome(BaseModel):
 class NoOutput(BaseModel):
     """Why there is no output, as version 1 said it; of a failed task also why."""
 
-    detail: Outcome
+    detail: WhyNot
 
 
 _BODIES: Final[Mapping[type[ContractError], type[BaseModel]]] = {
@@ -145,12 +144,16 @@ class _Schemas:
     def of(self, kind: Any, mode: JsonSchemaMode = "serialization") -> dict[str, Any]:
         suffix = _TAKEN if mode == "validation" else ""
         schema = TypeAdapter(kind).json_schema(mode=mode, ref_template=_REFERENCE + suffix)
-        self._definitions |= {name + suffix: defined for name, defined in schema.pop("$defs", {}).items()}
+        for name, defined in schema.pop("$defs", {}).items():
+            self._define(name + suffix, defined)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            name = kind.__name__ + suffix
-            self._definitions[name] = schema
-            return {"$ref": _REFERENCE.format(model=name)}
+            return self._define(kind.__name__ + suffix, schema)
         return schema
+
+    def _define(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        if self._definitions.setdefault(name, schema) != schema:
+            raise ValueError(f"two types are called {name}")
+        return {"$ref": _REFERENCE.format(model=name)}
 
     def defined(self) -> dict[str, Any]:
         return dict(sorted(self._definitions.items()))
@@ -177,6 +180,11 @@ def _described(operation: Operation, at: At, schemas: _Schemas) -> dict[str, Any
         **{str(status): _answer(answer, schemas) for status, answer in operation.answers.items()},
         **_refusals(errors, schemas, as_problems=operation.tells_problems),
     }
+    if operation.query:
+        described["responses"]["431"] = {"description": "The query and the headers are longer than 64 KiB together"}
+    if "{attempt}" in operation.path:
+        content = {JSON: {"schema": schemas.of(Refusal)}}
+        described["responses"]["404"] = {"description": "An attempt has a number", "content": content}
     return described
 
 
@@ -210,7 +218,8 @@ def _spread(about: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[st
 def _body(body: type[BaseModel] | str, schemas: _Schemas) -> dict[str, Any]:
     if body == ZIP:
         form = {"type": "object", "properties": {"zip_file": _BYTES}}
-        return {"multipart/form-data": {"schema": form}, ZIP: {"schema": _BYTES}}
+        encoding = {"zip_file": {"contentType": ZIP}}
+        return {"multipart/form-data": {"schema": form, "encoding": encoding}, ZIP: {"schema": _BYTES}}
     if isinstance(body, str):
         return {body: {"schema": _BYTES}}
     return {JSON: {"schema": schemas.of(body, "validation")}}
@@ -223,7 +232,7 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     if isinstance(answer.content, str):
         described["content"] = {answer.content: {"schema": _BYTES if answer.content == ZIP else {"type": "string"}}}
     elif answer.content is not None:
-        described["content"] = {JSON: {"schema": schemas.of(answer.content)}}
+        described["content"] = {answer.media: {"schema": schemas.of(answer.content)}}
     return described
 
 

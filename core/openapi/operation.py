@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, InvalidZip, StoreFull, TooLarge
 
+JSON: Final = "application/json"
 ZIP: Final = "application/zip"
 
 
@@ -22,12 +23,14 @@ class At(Flag):
 
 @dataclass(frozen=True)
 class Answer:
-    """`content` is the type of the JSON, a media type of other bodies, or None without a body."""
+    """`content` is the type of what is answered, a media type of other bodies, or None without a body."""
 
     content: Any
     says: str = "Done"
     headers: Mapping[str, str] = field(default_factory=dict)
     """What each says."""
+    media: str = JSON
+    """Of what has a type: that of each event, where it is a stream of them."""
 
 
 @dataclass(frozen=True)

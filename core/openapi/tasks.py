@@ -1,6 +1,6 @@
 """Tasks: posted, asked for, fetched."""
 
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,6 +58,15 @@ class Key(BaseModel):
     """Sent again with the same key it is the same task. It is as secret as the uid."""
 
 
+class Event(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    event: Literal["state", "progress", "log"]
+    id: str
+    data: str = Field(json_schema_extra={"contentMediaType": "application/json"})
+    """JSON."""
+
+
 _STATUS: Final = {200: Answer(TaskStatus, "How it stands")}
 _NOT_THERE: Final = (TaskNotFinished, TaskFailed, OutputGone, TaskNotFound, InvalidParameters)
 
@@ -106,7 +115,7 @@ OPERATIONS: Final = (
         " `log` with `attempt` and `text`. A final state comes last. Who comes back with the id of its last event hears"
         " what came after it",
         {
-            200: Answer("text/event-stream", "Events, until the task has ended"),
+            200: Answer(Event, "Events, until the task has ended", media="text/event-stream"),
             204: Answer(None, "The end was the last event: there is nothing more to come"),
         },
         (TaskNotFound,),

@@ -1,5 +1,6 @@
 """Uploads that can be resumed, by tus 1.0."""
 
+import re
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +26,7 @@ from core.openapi.operation import UPLOAD_ERRORS, Answer, At, Operation
 class Speaking(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    version: str = Field(alias=tus.RESUMABLE, pattern=f"^{tus.VERSION}$", examples=[tus.VERSION])
+    version: str = Field(alias=tus.RESUMABLE, pattern=f"^{re.escape(tus.VERSION)}$", examples=[tus.VERSION])
 
 
 class Opening(Speaking):

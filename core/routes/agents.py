@@ -2,23 +2,18 @@
 body.
 """
 
-from typing import TypeVar
-
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from quart import Response, request
 
 from core.calls import Call
 from core.contract.agent import Agent, AgentReport
-from core.contract.errors import InvalidRequest
 from core.contract.gateway import Gateway, GatewayReport
 from core.contract.http import ClaimRequest, Noted
 from core.contract.parameters import AdmissionRequest
 from core.contract.task import Failure
 from core.dispatch import Dispatch
-from core.routes.parameters import parse
+from core.routes.parameters import Body, parse, parse_body
 from core.serving import App, json_response
-
-Body = TypeVar("Body", bound=BaseModel)
 
 
 def add_routes(app: App, dispatch: Dispatch) -> None:
@@ -39,7 +34,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     @app.direct("POST", "/api/gateways/", problems=True)
     async def hear_gateway(call: Call) -> None:
         body = b"".join([piece async for piece in call.pieces()])
-        await dispatch.store.gateways.note(_parsed(GatewayReport, body))
+        await dispatch.store.gateways.note(parse_body(GatewayReport, body))
         await call.answer(204, headers=())
 
     @app.direct("GET", "/api/gateways/", problems=True)
@@ -81,11 +76,4 @@ def _noted() -> Noted:
 
 
 async def _body(kind: type[Body]) -> Body:
-    return _parsed(kind, await request.get_data())
-
-
-def _parsed(kind: type[Body], body: bytes | str) -> Body:
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidRequest(f"The body is not a {kind.__name__}: {error}") from error
+    return parse_body(kind, await request.get_data())

@@ -1,13 +1,14 @@
-"""Query parameters as our types; what is wrong with them in FastAPI's shape, as version 1 answered."""
+"""Queries and bodies as our types; what is wrong with a query in FastAPI's shape, as version 1 answered."""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from core.contract.errors import InvalidParameters
+from core.contract.errors import InvalidParameters, InvalidRequest
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 
 
 def parse(kind: type[Parameters], values: Mapping[str, object]) -> Parameters:
@@ -23,3 +24,11 @@ def parse(kind: type[Parameters], values: Mapping[str, object]) -> Parameters:
                 for fault in error.errors()
             ]
         ) from error
+
+
+def parse_body(kind: type[Body], body: str | bytes) -> Body:
+    """Raises InvalidRequest."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(f"The body is not a {kind.__name__}: {error}") from error

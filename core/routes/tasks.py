@@ -15,7 +15,7 @@ from core.contract.task import State, Task
 from core.dispatch import Dispatch
 from core.routes.downloads import answer_zip
 from core.routes.models import register_model
-from core.routes.parameters import parse
+from core.routes.parameters import parse, parse_body
 from core.routes.status import posted_once
 from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import App, json_response
@@ -78,7 +78,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     @app.direct("POST", "/api/tasks/outcomes")
     async def outcomes(call: Call) -> None:
         """What the gateway's clients ask for, many at once."""
-        asked = Asked.model_validate_json(b"".join([piece async for piece in call.pieces()]))
+        asked = parse_body(Asked, b"".join([piece async for piece in call.pieces()]))
         await call.answer(200, _OUTCOMES.dump_json(await dispatch.outcomes(asked.uids)))
 
     @app.direct("GET", "/api/tasks/ended")

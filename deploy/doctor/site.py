@@ -19,7 +19,7 @@ NOT_FOUND: Final = 127
 TOO_SLOW: Final = 124
 PROJECT: Final = "inference-server"
 OPERATOR: Final = "name=^operator$"
-"""The core that README starts beside a swarm: no other one can be reached from a host."""
+"""The core that docs/grow.md starts beside a swarm: no other one can be reached from a host."""
 
 _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 

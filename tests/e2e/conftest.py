@@ -11,6 +11,7 @@ from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.images import Images
 from tests.infer import install
+from tests.lab import bases
 from tests.leaks import GPU_QUEUES, Leaks
 from tests.waiting import eventually
 from tests.zips import zip_of
@@ -48,6 +49,15 @@ def images(stack: Stack, core: Api) -> Iterator[Images]:
     volumes = [volume for model in core.get("/api/models/").json() if (volume := model["model_volume_id"])]
     if volumes:
         docker(stack.docker_host, "volume", "rm", "--force", *volumes)
+
+
+@pytest.fixture(scope="session")
+def python_image(stack: Stack) -> Iterator[str]:
+    """What stands in for Python's official image, under its name."""
+    tag = "python:3.13-slim"
+    bases.load(stack.docker_host, tag)
+    yield tag
+    docker(stack.docker_host, "image", "rm", "--force", tag)
 
 
 @pytest.fixture(scope="session")

@@ -399,6 +399,9 @@ def test_the_documentation_is_there(api: Api) -> None:
     page = api.get("/docs")
     assert (page.status_code, page.headers["Content-Type"].split(";")[0]) == (200, "text/html")
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", page.text)
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self'; ")
+    for name in re.findall(r'(?:href|src)="(/[^"]+)"', page.text):
+        assert api.get(name).status_code == 200
     described = api.get("/openapi.json").json()
     assert described["openapi"].startswith("3.")
     assert described["paths"].keys() >= {"/api/tasks/", "/api/tasks/{uid}", "/api/models/"}

@@ -1,16 +1,14 @@
 """Models that change: over the public API, under tasks that run and that wait."""
 
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
 
-from core.store import keys
 from demo.stack import Stack
-from tests.direct import redis_at
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.images import Images
+from tests.leaks import Leaks
 from tests.waiting import eventually
 from tests.zips import files_of, zip_of
 
@@ -18,12 +16,9 @@ SHOW_MODEL = "cp -R /model/. /output/"
 
 
 @pytest.fixture(autouse=True)
-def _time_passes(stack: Stack) -> Iterator[None]:
-    """Zips of old revisions are kept for a while."""
+def _time_passes(leaks: Leaks) -> Iterator[None]:
     yield
-    with redis_at(stack.redis_url) as redis:
-        for blob in cast(list[bytes], redis.zrange(keys.LOOSE, 0, -1)):
-            redis.zadd(keys.LOOSE, {blob.decode(): 0}, xx=True)
+    leaks.let_time_pass()
 
 
 def _path(core: Api, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Three hosts, on which README's chapter about more hosts is followed to the letter."""
+"""Three hosts, on which the chapter about more hosts in docs/grow.md is followed to the letter."""
 
 import random
 import re
@@ -26,7 +26,7 @@ from tests.lab.switch import Switch
 from tests.lacking import cannot_run
 from tests.waiting import eventually
 
-README = (REPOSITORY / "README.md").read_text()
+GUIDE = (REPOSITORY / "docs" / "grow.md").read_text()
 DOMAIN = "inference.example.org"
 NETWORKS = ("inference-server_frontend", "inference-server_backend")
 NEEDED_GIB = 6
@@ -38,7 +38,7 @@ SETTINGS = {"WORK_DIR": "/run/inference-server", "REDIS_MAXMEMORY": "512mb", "RE
 
 @dataclass(frozen=True)
 class Swarm:
-    """`hosts` by name, a clone of the repository on the first, and what README's names stand for here."""
+    """`hosts` by name, a clone of the repository on the first, and what the guide's names stand for here."""
 
     hosts: dict[str, Host]
     switch: Switch
@@ -50,7 +50,7 @@ class Swarm:
         return self.hosts["host-1"]
 
     def follow(self, step: str, on: str = "host-1") -> str:
-        """The commands that README gives for the step, one after the other, on a host; all that they said."""
+        """The commands that the guide gives for the step, one after the other, on a host; all that they said."""
         commands = _steps()[step]
         for name, here in {
             "registry.example.org": self.registry,
@@ -110,7 +110,7 @@ class Core:
 
 def _steps() -> dict[str, str]:
     """The chapter's blocks of commands, by the words in front of them."""
-    [chapter] = re.findall(r"^## More hosts\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    _, chapter = GUIDE.split("\n## More hosts\n")
     step = r"^\*\*([^*]*)\*\*[^`]*?(?:`[^`\n]+`[^`]*?)*^```sh\n(.*?)^```$"
     return dict(re.findall(step, chapter, re.MULTILINE | re.DOTALL))
 
@@ -178,7 +178,7 @@ def _kill_at_once(hosts: list[Host]) -> None:
 
 
 def _make_networks(swarm: Swarm) -> None:
-    """Before README's command would: a test machine's kernel may have no ESP, and then encrypted ones pass nothing."""
+    """Before the guide's command: a test machine's kernel may have no ESP, and then encrypted ones pass nothing."""
     address = swarm.switch.address(1)
     swarm.run(f"docker swarm init --advertise-addr {address} --default-addr-pool {SUBNETS}")
     for network in NETWORKS:
