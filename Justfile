@@ -118,7 +118,7 @@ setup PURPOSE="demo":
 [positional-arguments]
 test *ARGS:
     @demo/setup.sh tests
-    @{{ python }} -m pytest "$@"
+    @{{ python }} -m pytest {{ if ARGS == "" { "--numprocesses 2 --dist loadfile" } else { "" } }} "$@"
 
 # Check format, lint, types, who imports whom, and run the unit tests
 check: setup
