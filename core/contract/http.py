@@ -102,7 +102,7 @@ class Noted(BaseModel):
     """As `Attempt.image`."""
     gpus: tuple[str, ...] | None = Field(default=None, max_length=MAX_GPUS)
     """As `Attempt.gpus`; in a query separated by commas."""
-    revision: int | None = None
+    revision: int | None = Field(default=None, ge=1, le=2**31)
     """As `Attempt.revision`."""
 
     @field_validator("gpus", mode="before")

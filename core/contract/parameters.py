@@ -63,7 +63,7 @@ class Listening(BaseModel):
 class WhichAttempt(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=2**31)
     """None: the latest."""
 
 
@@ -81,9 +81,9 @@ class Continuation(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, le=2**62)
     """Of the first byte that would be sent."""
-    size: int | None = Field(default=None, ge=0)
+    size: int | None = Field(default=None, ge=0, le=2**62)
     """How many, if that is known."""
 
 
