@@ -4,11 +4,13 @@ They are what the official ones are to those who use them: the same commands, fo
 to the server's own user. What they aren't: as small, and of the same version to the last digit.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -87,8 +89,9 @@ def archive_of(tag: str) -> tuple[Path, Sequence[str]]:
     """What `docker import` needs for a stand-in of `tag`: the archive, and the changes. Made once a machine."""
     [base] = [base for base in BASES if base.name == tag.partition(":")[0]]
     archive = KEPT_IN / f"{base.name}-{sha256(repr(base).encode()).hexdigest()[:8]}.tar"
-    if not archive.exists():
-        _make(base, archive)
+    with _alone():
+        if not archive.exists():
+            _make(base, archive)
     return archive, [f"--change={change}" for change in base.changes]
 
 
@@ -104,13 +107,23 @@ def compose_plugin() -> Path:
     """A DOCKER_CONFIG folder with Compose v2, which Debian 12 lacks."""
     config = KEPT_IN / "docker"
     plugin = config / "cli-plugins" / "docker-compose"
-    if not plugin.exists():
-        root = _debian()
-        _within(root, "cd /tmp && apt-get -qq download docker-compose && dpkg --extract docker-compose_*.deb found")
-        plugin.parent.mkdir(parents=True, exist_ok=True)
-        (root / "tmp/found/usr/libexec/docker/cli-plugins/docker-compose").replace(plugin)
-        _within(root, "rm -rf /tmp/*")
+    with _alone():
+        if not plugin.exists():
+            root = _debian()
+            _within(root, "cd /tmp && apt-get -qq download docker-compose && dpkg --extract docker-compose_*.deb found")
+            plugin.parent.mkdir(parents=True, exist_ok=True)
+            (root / "tmp/found/usr/libexec/docker/cli-plugins/docker-compose").replace(plugin)
+            _within(root, "rm -rf /tmp/*")
     return config
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Tests run several at a time, and what is kept is made once."""
+    KEPT_IN.mkdir(parents=True, exist_ok=True)
+    with (KEPT_IN / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _debian() -> Path:
