@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, Literal, Self, TypeVar
+from typing import Final, Literal, TypeVar
 
 import structlog
 
@@ -39,11 +39,11 @@ from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, Claim
 from core.contract.live import Said
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.needs import ANY, Need
-from core.contract.options import PLAIN, Options
+from core.contract.options import Options
 from core.contract.queues import FINISHED_EXPIRE_MS
 from core.contract.status import TaskStatus
-from core.contract.task import Blob, Failure, Reason, Runner, State, Task
-from core.fingerprint import Fingerprint
+from core.contract.task import Blob, Failure, Reason, Runner, State, Task, new_uid
+from core.posted import Posted
 from core.retention import Retention
 from core.store import Store
 from core.store.blobs import CUT_OFF_SECONDS, Upload
@@ -72,36 +72,6 @@ SUBMIT_SECONDS: Final = (1.2, 0.4)
 
 EXPLAINED_SECONDS: Final = 0.4
 """After the task itself was read, so that both together are answered within two seconds."""
-
-UID_BYTES: Final = 32
-"""256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
-
-
-@dataclass(frozen=True)
-class Posted:
-    """What a client wants done. The uid is its task's."""
-
-    model: str
-    options: Options
-    uid: str
-    fingerprint: "Fingerprint | None" = None
-    """Where the client chose the uid, and so may post it again."""
-
-    @classmethod
-    def once(cls, model: str, options: Options = PLAIN) -> Self:
-        return cls(model, options, secrets.token_urlsafe(UID_BYTES))
-
-    @classmethod
-    def repeatable(cls, model: str, options: Options, uid: str) -> Self:
-        return cls(model, options, uid, Fingerprint(model, options))
-
-    def fingerprinted(self, zip: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-        return self.fingerprint.taken(zip) if self.fingerprint else zip
-
-    def task(self, model: Model, input: Blob) -> NewTask:
-        """Once the zip has passed."""
-        fingerprint = self.fingerprint.hex() if self.fingerprint else ""
-        return NewTask.of(model, self.uid, input, self.options, fingerprint)
 
 
 @dataclass(frozen=True)
@@ -518,7 +488,7 @@ class Dispatch:
             raise InvalidParameters.wrong("query", "use_gpu", "the model asks for GPUs, so this must be true")
         if await self.store.models.get(spec.human_readable_id):
             raise ModelExists
-        uid = secrets.token_urlsafe(UID_BYTES)
+        uid = new_uid()
         if zip is None:
             model = await self.store.models.add(uid, spec, limits, None)
         else:

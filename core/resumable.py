@@ -19,7 +19,8 @@ from core.contract.errors import (
     UploadElsewhere,
 )
 from core.contract.options import Options
-from core.dispatch import UID_BYTES, Dispatch
+from core.contract.task import new_uid
+from core.dispatch import Dispatch
 from core.store.tasks import Created, NewTask
 from core.store.uploads import Coming, Standing, Writer
 
@@ -40,7 +41,7 @@ class Resumable:
             raise TooLarge.over(self.dispatch.max_upload_bytes)
         self.dispatch.check(options)
         await self.dispatch.model_that_takes(model)
-        uid = secrets.token_urlsafe(UID_BYTES)
+        uid = new_uid()
         coming = Coming(
             model=model,
             length=length,

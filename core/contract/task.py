@@ -1,6 +1,7 @@
 """What a task is, the states it goes through, and why an attempt ended."""
 
 import re
+import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,6 +14,11 @@ from core.contract.options import PLAIN, Options
 
 UID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 """What a uid can look like; what doesn't is nobody's, and never becomes part of a path."""
+
+
+def new_uid() -> str:
+    """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
+    return secrets.token_urlsafe(32)
 
 
 class State(StrEnum):

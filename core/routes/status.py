@@ -8,7 +8,8 @@ from core.calls import Call
 from core.contract.errors import InvalidParameters
 from core.contract.options import KEY, SECRET, Options
 from core.contract.task import UID
-from core.dispatch import Dispatch, Posted
+from core.dispatch import Dispatch
+from core.posted import Posted
 from core.routes.parameters import parse
 from core.routes.uploads import FIELD, announced, posted_zip
 from core.serving import App

@@ -7,7 +7,8 @@ from typing import Any, cast
 from core.contract.model import ModelSpec
 from core.contract.needs import ANY, Need
 from core.contract.task import Blob, Failure, Reason, Runner, State, Task
-from core.dispatch import Dispatch, Posted
+from core.dispatch import Dispatch
+from core.posted import Posted
 from core.store import Store
 from core.store.room import Announced
 from core.store.tasks import Claimed, NewTask

@@ -13,7 +13,8 @@ from core.contract.http import ClaimRequest
 from core.contract.model import Limits
 from core.contract.options import PLAIN, Options, Priority
 from core.contract.task import Reason, State
-from core.dispatch import Dispatch, Posted
+from core.dispatch import Dispatch
+from core.posted import Posted
 from core.store import keys
 from core.store.room import Announced
 from core.watch import Watch

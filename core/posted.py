@@ -1,0 +1,54 @@
+"""What a client posts, and whether it has posted the very same before."""
+
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from typing import Self
+
+from core.contract.model import Model
+from core.contract.options import PLAIN, Options
+from core.contract.task import Blob, new_uid
+from core.store.tasks import NewTask
+
+
+class Fingerprint:
+    """Of a model's name, the options, and the zip that passes through `taken`."""
+
+    def __init__(self, model: str, options: Options) -> None:
+        self._hash = hashlib.sha256(f"{model}\n{options.model_dump_json()}\n".encode())
+
+    async def taken(self, zip: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        async for piece in zip:
+            self._hash.update(piece)
+            yield piece
+
+    def hex(self) -> str:
+        """After the last piece."""
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What a client wants done. The uid is its task's."""
+
+    model: str
+    options: Options
+    uid: str
+    fingerprint: Fingerprint | None = None
+    """Where the client chose the uid, and so may post it again."""
+
+    @classmethod
+    def once(cls, model: str, options: Options = PLAIN) -> Self:
+        return cls(model, options, new_uid())
+
+    @classmethod
+    def repeatable(cls, model: str, options: Options, uid: str) -> Self:
+        return cls(model, options, uid, Fingerprint(model, options))
+
+    def fingerprinted(self, zip: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
+        return self.fingerprint.taken(zip) if self.fingerprint else zip
+
+    def task(self, model: Model, input: Blob) -> NewTask:
+        """Once the zip has passed."""
+        fingerprint = self.fingerprint.hex() if self.fingerprint else ""
+        return NewTask.of(model, self.uid, input, self.options, fingerprint)
