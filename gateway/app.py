@@ -124,7 +124,9 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     @app.direct("POST", "/api/models/")
     async def post_model(call: Call) -> None:
-        check_models_are_public()
+        """Only new ones: what is there, with what it may do, nobody changes but the operator, at core."""
+        if not allow_public_post_model:
+            raise Forbidden("Models are the operator's here")
         await relay_upload(call, "/api/models/", _public(call), model=None)
 
     @app.direct("GET", "/api/models/<uid>", problems=True)
@@ -132,25 +134,6 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         with own_token():
             found = await core.model(_of_model(uid))
         await call.answer(200, found.model_dump_json().encode())
-
-    @app.direct("PUT", "/api/models/<uid>", problems=True)
-    async def revise_model(call: Call, uid: str) -> None:
-        check_models_are_public()
-        await relay_upload(call, f"/api/models/{_of_model(uid)}", _public(call), model=None)
-
-    @app.direct("PATCH", "/api/models/<uid>", problems=True)
-    async def switch_model(call: Call, uid: str) -> None:
-        check_models_are_public()
-        await relay(call, core, "PATCH", f"/api/models/{_of_model(uid)}", params=_public(call))
-
-    @app.direct("DELETE", "/api/models/<uid>", problems=True)
-    async def delete_model(call: Call, uid: str) -> None:
-        check_models_are_public()
-        await relay(call, core, "DELETE", f"/api/models/{_of_model(uid)}")
-
-    def check_models_are_public() -> None:
-        if not allow_public_post_model:
-            raise Forbidden("Models are the operator's here")
 
     @app.direct("OPTIONS", "/api/uploads/", problems=True)
     @app.direct("OPTIONS", "/api/uploads/<uid>", problems=True)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, InvalidZip, StoreFull, TooLarge
 
 JSON: Final = "application/json"
+from core.contract.options import SECRET
+
 ZIP: Final = "application/zip"
 
 
@@ -64,6 +66,15 @@ class Ranges(BaseModel):
     if_range: str | None = Field(default=None, alias="If-Range")
     """The ETag of what is there already: the range counts only while it is the same."""
     if_none_match: str | None = Field(default=None, alias="If-None-Match")
+
+
+class Secret(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    webhook_secret: str | None = Field(
+        default=None, alias="Webhook-Secret", pattern=f"^(?:{SECRET.pattern})$", examples=["whsec_" + "c2VjcmV0" * 4]
+    )
+    """Required with `webhook`: what is sent there is signed with it (https://www.standardwebhooks.com)."""
 
 
 _OF_ZIP: Final = {

@@ -21,7 +21,7 @@ from core.contract.options import KEY, Options
 from core.contract.parameters import Listening, Page, StatusChange, Submission, WhichAttempt
 from core.contract.status import TaskStatus
 from core.contract.task import Task
-from core.openapi.operation import DOWNLOAD, UPLOAD_ERRORS, ZIP, Answer, At, Operation, Ranges
+from core.openapi.operation import DOWNLOAD, UPLOAD_ERRORS, ZIP, Answer, At, Operation, Ranges, Secret
 
 
 class Wait(BaseModel):
@@ -49,9 +49,7 @@ class Fetch(Ranges, Waiting):
     pass
 
 
-class Key(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
+class Key(Secret):
     idempotency_key: str | None = Field(
         default=None, alias="Idempotency-Key", pattern=KEY.pattern, examples=["6a1f0d7c-9c0c-4d53-8a11-9f2c6f0e7b6d"]
     )
@@ -86,13 +84,14 @@ OPERATIONS: Final = (
         "put_task",
         "put",
         "/api/tasks/{uid}",
-        "Post a zip under a uid of your own: sent again it is the same task. Choose 43 random letters and digits",
+        "Post a zip under a uid of your own: sent again it is the same task. Choose 43 letters, digits, - and _ at random",
         {
             200: Answer(TaskStatus, "It was there: the same zip for the same model with the same options"),
             201: Answer(TaskStatus, "It is new"),
         },
         (ModelNotFound, ModelDisabled, TaskExists, *UPLOAD_ERRORS),
         (Submission, Options),
+        Secret,
         body=ZIP,
         tells_problems=True,
     ),

@@ -20,7 +20,7 @@ from core.contract.errors import (
 )
 from core.contract.options import Options
 from core.contract.parameters import Continuation, Submission
-from core.openapi.operation import UPLOAD_ERRORS, Answer, At, Operation
+from core.openapi.operation import UPLOAD_ERRORS, Answer, At, Operation, Secret
 
 
 class Speaking(BaseModel):
@@ -29,7 +29,7 @@ class Speaking(BaseModel):
     version: str = Field(alias=tus.RESUMABLE, pattern=f"^{re.escape(tus.VERSION)}$", examples=[tus.VERSION])
 
 
-class Opening(Speaking):
+class Opening(Speaking, Secret):
     length: int = Field(alias=tus.LENGTH, ge=0)
     """Of the zip, in bytes."""
     metadata: str | None = Field(default=None, alias=tus.METADATA, examples=["filename c2Nhbi56aXA="])

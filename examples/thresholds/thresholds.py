@@ -30,9 +30,12 @@ def check(table: Path, found: Path, limits: dict[str, list[float]]) -> dict[str,
         writer = csv.DictWriter(target, [*(rows.fieldnames or []), "outside"])
         writer.writeheader()
         for row in rows:
-            outside = [
-                name for name, (low, high) in limits.items() if name in row and not low <= float(row[name]) <= high
-            ]
+            try:
+                outside = [
+                    name for name, (low, high) in limits.items() if name in row and not low <= float(row[name]) <= high
+                ]
+            except ValueError:  # what stands there may be a patient's data, and logs are no place for that
+                sys.exit(f"{table.name}, line {rows.line_num}: a value that has limits is not a number")
             count["rows"] += 1
             if outside:
                 count["outside"] += 1
