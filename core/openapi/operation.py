@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, InvalidZip, StoreFull, TooLarge
 
 JSON: Final = "application/json"
-from core.contract.options import SECRET
-
 ZIP: Final = "application/zip"
 
 
@@ -72,7 +70,7 @@ class Secret(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     webhook_secret: str | None = Field(
-        default=None, alias="Webhook-Secret", pattern=f"^(?:{SECRET.pattern})$", examples=["whsec_" + "c2VjcmV0" * 4]
+        default=None, alias="Webhook-Secret", min_length=24, max_length=255, examples=["whsec_" + "c2VjcmV0" * 4]
     )
     """Required with `webhook`: what is sent there is signed with it (https://www.standardwebhooks.com)."""
 

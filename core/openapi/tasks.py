@@ -84,7 +84,7 @@ OPERATIONS: Final = (
         "put_task",
         "put",
         "/api/tasks/{uid}",
-        "Post a zip under a uid of your own: sent again it is the same task. Choose 43 letters, digits, - and _ at random",
+        "Post a zip under a uid of your own: sent again it is the same task. Choose 43 random ones of A-Za-z0-9_-",
         {
             200: Answer(TaskStatus, "It was there: the same zip for the same model with the same options"),
             201: Answer(TaskStatus, "It is new"),
