@@ -108,17 +108,27 @@ class Dispatch:
         was posted before. Raises TaskExists if something else was.
         """
         self.check(posted.options)
+        if posted.fingerprint and (earlier := await self.store.tasks.fingerprint(posted.uid)) is not None:
+            await self._compared(posted, zip, earlier)
+            return False
         submit = self._submit_small if self.store.submissions.takes(announced.size) else self._submit
         new, created = await submit(posted, posted.fingerprinted(zip), announced)
         if created is Created.OTHER:
             raise TaskExists
         if created is Created.SAME:
-            log.info("task.posted_again", task=new.uid)
             return False
         log.info("task.created", task=new.uid, model=posted.model, size=new.input.size)
         metrics.TASKS_POSTED.labels(posted.model).inc()
         await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need, posted.options.priority))
         return True
+
+    async def _compared(self, posted: Posted, zip: AsyncIterable[bytes], earlier: str) -> None:
+        """What is posted again with what was posted; its model may be gone since, or the store full."""
+        async for _ in posted.fingerprinted(zip):
+            pass
+        if posted.task_fingerprint != earlier:
+            raise TaskExists
+        log.info("task.posted_again", task=posted.uid)
 
     async def _submit(self, posted: Posted, zip: AsyncIterable[bytes], announced: Announced) -> tuple[NewTask, Created]:
         model = await self.model_that_takes(posted.model)
@@ -389,9 +399,12 @@ class Dispatch:
         return await self._end_waiting(task, ORPHANED)
 
     async def _end_waiting(self, task: Task, failure: Failure) -> bool:
+        """Of many at once, as when a model is deleted: the sweep, which found them, announces their ends, too."""
         transition = partial(self.store.tasks.cancel, task.uid, failure, if_pending=True)
-        if await self._end(task, transition, Failed.FAILED) is not Failed.FAILED:
+        if await transition() is not Failed.FAILED:
             return False
+        await self.store.waiting.leave(task)
+        await self.store.tasks.look_again(task.uid, after_seconds=0)
         metrics.note_end(task, failure)
         return True
 

@@ -15,7 +15,7 @@ class Fingerprint:
     """Of a model's name, the options, and the zip that passes through `taken`."""
 
     def __init__(self, model: str, options: Options) -> None:
-        self._hash = hashlib.sha256(f"{model}\n{options.model_dump_json()}\n".encode())
+        self._hash = hashlib.sha256(f"{model}\n{options.model_dump_json(exclude_defaults=True)}\n".encode())
 
     async def taken(self, zip: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         async for piece in zip:
@@ -50,5 +50,9 @@ class Posted:
 
     def task(self, model: Model, input: Blob) -> NewTask:
         """Once the zip has passed."""
-        fingerprint = self.fingerprint.hex() if self.fingerprint else ""
-        return NewTask.of(model, self.uid, input, self.options, fingerprint)
+        return NewTask.of(model, self.uid, input, self.options, self.task_fingerprint)
+
+    @property
+    def task_fingerprint(self) -> str:
+        """Once the zip has passed; empty where the client can't post it again."""
+        return self.fingerprint.hex() if self.fingerprint else ""

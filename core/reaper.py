@@ -114,11 +114,12 @@ async def _not_orphaned(dispatch: Dispatch, looks: Sequence[Look]) -> list[Look]
     """Those whose model is registered still, which they were posted for. It is asked for after the tasks: what a new
     model's first task finds must be there.
     """
-    models = {model.human_readable_id: model.uid for model in await dispatch.store.models.all()} if looks else {}
+    uids = await dispatch.store.models.uids() if looks else {}
     left = []
     for look in looks:
         task = look.task
-        if task.model_uid in ("", models.get(task.model_human_readable_id)) or not await dispatch.orphan(task):
+        is_registered = uids.get(task.model_human_readable_id, "") in (None, task.model_uid)
+        if is_registered or not task.model_uid or not await dispatch.orphan(task):
             left.append(look)
         else:
             repaired("model deleted", task=task.uid)
@@ -167,7 +168,6 @@ async def _look_at_ended(dispatch: Dispatch, watch: Watch, look: Look) -> None:
 
 
 async def _is_owned(dispatch: Dispatch, owner: str, blob_id: str) -> bool:
-    task = await dispatch.store.tasks.get(owner)
-    model = await dispatch.store.models.by_uid(owner) if task is None else None
-    blobs = (task.input, task.output) if task else (model.zip,) if model else ()
+    task, model = await asyncio.gather(dispatch.store.tasks.get(owner), dispatch.store.models.by_uid(owner))
+    blobs = [*((task.input, task.output) if task else ()), *((model.zip,) if model else ())]
     return any(blob.id == blob_id for blob in blobs if blob)

@@ -43,4 +43,4 @@ class Retention:
         """Until something of a task that ended so long ago is due."""
         all_hours = (self.inputs_hours, self.outputs_hours, self.tasks_hours)
         left = [hours * HOUR_SECONDS - age_seconds for hours in all_hours]
-        return min((seconds for seconds in left if seconds > 0), default=0.0)
+        return min((seconds for seconds in left if seconds >= 0), default=0.0)

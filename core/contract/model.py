@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, computed_field
 
 from core.contract.needs import ANY, MAX_GPUS, Need
-from core.contract.options import LONGEST_SECONDS
 from core.contract.task import MAX_ATTEMPTS, Blob
 
 MODEL_VOLUME: Final = "inference-server-model-{}"
@@ -26,7 +25,8 @@ ImageReference = Annotated[str, StringConstraints(max_length=512, pattern=f"^{IM
 
 
 MAX_MB: Final = 2**30
-MAX_HOURS: Final = 24 * 366 * 100
+MAX_HOURS: Final = 10**7
+MAX_TIMEOUT_SECONDS: Final = 10**9
 
 Megabytes = Annotated[int, Field(ge=1, le=MAX_MB)]
 Hours = Annotated[float, Field(ge=0, le=MAX_HOURS)]
@@ -64,10 +64,10 @@ class Limits(BaseModel):
     gpu_count: int = Field(default=1, ge=1, le=MAX_GPUS)
     gpu_memory_mb: Megabytes | None = None
     """Of each GPU; None: any will do. Both only count for models that use GPUs."""
-    timeout_seconds: int = Field(default=24 * 3600, ge=1, le=LONGEST_SECONDS)
+    timeout_seconds: int = Field(default=24 * 3600, ge=1, le=MAX_TIMEOUT_SECONDS)
     memory_mb: int | None = Field(default=None, ge=16, le=MAX_MB)
     """None: its slots' share of nine tenths of the host's, so that runaway containers can't take the host along."""
-    cpus: float | None = Field(default=None, ge=0.01, le=10_000)
+    cpus: float | None = Field(default=None, gt=0, le=10_000)
     pids: int = Field(default=4096, ge=1, le=2**22)
     shm_mb: Megabytes = 1024
     """PyTorch's data loaders share tensors through /dev/shm; the engine's 64 MB are too few for them."""

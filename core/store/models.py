@@ -1,6 +1,9 @@
 """Models in Redis: a hash of records, one a human_readable_id."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import structlog
 
 from core.contract import codec
 from core.contract.errors import ModelChanged, ModelExists
@@ -8,6 +11,8 @@ from core.contract.model import Limits, Model, ModelSpec
 from core.contract.task import Blob
 from core.store import keys
 from core.store.connection import Connection, script
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,17 @@ class Models:
         return self._seen.get(human_readable_id)
 
     async def all(self) -> list[Model]:
-        """In the order of their registration."""
-        packed = await self._redis.ask("HVALS", keys.MODELS)
-        return sorted((codec.unpack(Model, record) for record in packed), key=lambda model: model.id)
+        """In the order of their registration, but those that can't be read: they are another version's."""
+        found = [model for model in (await self._by_name()).values() if model]
+        return sorted(found, key=lambda model: model.id)
+
+    async def uids(self) -> dict[str, str | None]:
+        """By human_readable_id; None: it is there, and can't be read."""
+        return {name: model.uid if model else None for name, model in (await self._by_name()).items()}
+
+    async def _by_name(self) -> dict[str, Model | None]:
+        packed: Mapping[bytes, bytes] = await self._redis.ask("HGETALL", keys.MODELS)
+        return {name.decode(): _read(name, record) for name, record in packed.items()}
 
     async def by_uid(self, uid: str) -> Model | None:
         seen = await self.seen_by_uid(uid)
@@ -73,3 +86,11 @@ class Models:
         name = seen.model.human_readable_id
         if not await self._change(keys=[keys.MODELS], args=[name, seen.packed, packed]):
             raise ModelChanged
+
+
+def _read(name: bytes, packed: bytes) -> Model | None:
+    try:
+        return codec.unpack(Model, packed)
+    except ValueError as error:
+        log.warning("model.unreadable", model=name.decode(), error=repr(error))
+        return None

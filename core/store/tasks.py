@@ -179,8 +179,7 @@ class Tasks:
         never the reverse. OTHER, if it comes of a resumable upload: the `writer` has lost that to a younger one.
         """
         now = time.time()
-        await self._redis.note("ZADD", keys.DUE, "NX", now + FIRST_LOOK_SECONDS, new.uid, kept=True)
-        await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
+        await self._index(new.uid, now)
         args: list[str | bytes | float] = [new.fingerprint, new.input.id, *fields_of(new)]
         if writer is None:
             answer = await self._create(keys=[keys.task(new.uid)], args=args)
@@ -190,10 +189,15 @@ class Tasks:
         created = Created(answer.decode())
         if created is Created.CREATED:
             await self._redis.note("ZADD", waiting_key(new.options.priority, new.need), "NX", now, new.uid)
-        if time.time() - now > FIRST_LOOK_SECONDS / 2:  # the sweep may have taken the entries for a dead core's
-            await self._redis.note("ZADD", keys.TASKS, "NX", now, new.uid, kept=True)
-            await self._redis.note("ZADD", keys.DUE, "NX", now, new.uid, kept=True)
+        # The sweep may have taken the entries for a dead core's, or they were those of a deleted task and went with it.
+        if new.fingerprint or time.time() - now > FIRST_LOOK_SECONDS / 2:
+            await self._index(new.uid, now)
         return created
+
+    async def fingerprint(self, uid: str) -> str | None:
+        """Of what was posted under that uid, empty if its client didn't choose it. None: nothing was."""
+        state, fingerprint = await self._redis.ask("HMGET", keys.task(uid), "state", "fingerprint")
+        return None if state is None else (fingerprint or b"").decode()
 
     async def get(self, uid: str) -> Task | None:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
@@ -320,10 +324,18 @@ class Tasks:
         await self._remove(keys=[keys.task(uid)], args=[""])
 
     async def forget(self, uid: str) -> None:
-        """Takes a task that is no more off the indexes, when its log has gone."""
+        """Takes a task that is no more off the indexes, when its log has gone. Another one may be posted just now under
+        its uid.
+        """
         await self._redis.call("UNLINK", keys.log(uid))
         await self._redis.call("ZREM", keys.TASKS, uid)
         await self._redis.call("ZREM", keys.DUE, uid)
+        if await self._redis.call("EXISTS", keys.task(uid)):
+            await self._index(uid, time.time())
+
+    async def _index(self, uid: str, now: float) -> None:
+        await self._redis.note("ZADD", keys.DUE, "NX", now + FIRST_LOOK_SECONDS, uid, kept=True)
+        await self._redis.note("ZADD", keys.TASKS, "NX", now, uid, kept=True)
 
     async def forget_missing(self, uid: str) -> bool:
         """As `forget`, but young entries stay (False): the step that makes the task may be on its way still."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from core import reaper
+from core.contract import codec
 from core.contract.errors import InputGone, TaskExists, TransitionRefused
 from core.contract.http import ClaimRequest
 from core.contract.model import Limits
@@ -15,6 +16,7 @@ from core.contract.options import PLAIN, Options, Priority
 from core.contract.task import Reason, State
 from core.dispatch import Dispatch
 from core.posted import Posted
+from core.retention import Retention
 from core.store import keys
 from core.store.room import Announced
 from core.watch import Watch
@@ -185,3 +187,50 @@ async def test_positions_are_put_right(dispatch: Dispatch) -> None:
     await dispatch.store.connection.call("ZADD", keys.waiting("normal", ""), 1, "of-no-task")
     await _swept(dispatch)
     assert [(await dispatch.status(uid)).position for uid in (first, second)] == [0, 1]
+
+
+async def test_posted_again_when_nothing_could_be_posted(dispatch: Dispatch) -> None:
+    """It is there already: its model may be gone since, and still another zip is refused."""
+    uid = secrets.token_urlsafe(32)
+    posted = Posted.repeatable("copy", PLAIN, uid)
+    assert await dispatch.submit(posted, _pieces(), AT_ONCE)
+    await dispatch.store.connection.call("DEL", keys.MODELS)
+    assert not await dispatch.submit(Posted.repeatable("copy", PLAIN, uid), _pieces(), AT_ONCE)
+    with pytest.raises(TaskExists):
+        await dispatch.submit(Posted.repeatable("copy", PLAIN, uid), _pieces(zip_of({"a": b"b"})), AT_ONCE)
+
+
+async def test_a_uid_that_comes_back_is_indexed(dispatch: Dispatch) -> None:
+    """A task that was deleted takes its entries along, and not those of the next one under its uid."""
+    uid = secrets.token_urlsafe(32)
+    assert await dispatch.submit(Posted.repeatable("copy", PLAIN, uid), _pieces(), AT_ONCE)
+    await dispatch.store.tasks.forget(uid)
+    assert await dispatch.store.connection.call("ZSCORE", keys.DUE, uid) is not None
+    assert [task.uid for task in await dispatch.store.tasks.page(offset=0, limit=10)] == [uid]
+
+
+async def test_a_task_under_a_models_uid_hides_no_zip(dispatch: Dispatch) -> None:
+    """Models' uids are known to everybody, and may be chosen for tasks."""
+    spec = MODEL.model_copy(update={"human_readable_id": "zipped", "model_available": True})
+    model = await dispatch.add_model(spec, Limits(), _pieces(), Announced())
+    assert model.zip
+    await dispatch.submit(Posted.repeatable("copy", PLAIN, model.uid), _pieces(), AT_ONCE)
+    await dispatch.store.connection.call("ZADD", keys.LOOSE, 0, model.zip.id)
+    await _swept(dispatch)
+    assert await dispatch.store.blobs.exist([model.zip]) == [True]
+
+
+async def test_a_model_that_cant_be_read_harms_nobody(dispatch: Dispatch) -> None:
+    """A later version's: its tasks wait, others go on."""
+    uid = await _submit(dispatch)
+    await dispatch.store.connection.call("HSET", keys.MODELS, "copy", codec.pack_plain({"id": "x"}))
+    await dispatch.store.waiting.mend(dispatch.needs)
+    await _swept(dispatch)
+    assert (await dispatch.task(uid)).state is State.PENDING
+    assert await dispatch.store.models.all() == []
+
+
+def test_nothing_may_be_kept_at_all() -> None:
+    """What is kept for no time is due at once, and not when the next thing is."""
+    assert Retention(inputs_hours=0, outputs_hours=1, tasks_hours=2).next_seconds(0) == 0
+    assert Retention(inputs_hours=0, outputs_hours=1, tasks_hours=2).next_seconds(1) == 3599
