@@ -65,6 +65,13 @@ class Leaks:
         for blob in self._members(keys.LOOSE):
             self._redis.zadd(keys.LOOSE, {blob: 0}, xx=True)
 
+    def let_entries_age(self) -> None:
+        """Of tasks that were withdrawn: the step that makes one might come still, so they stay for two minutes."""
+        for uid in self._members(keys.TASKS):
+            if not self._redis.exists(keys.task(uid)):
+                self._redis.zadd(keys.TASKS, {uid: 0}, xx=True)
+                self._redis.zadd(keys.DUE, {uid: 0}, xx=True)
+
     def purge(self, queue: str) -> None:
         self._ask(lambda channel: channel.queue_purge(queue))
 

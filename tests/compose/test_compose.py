@@ -16,6 +16,7 @@ from tests.compose.conftest import OURS, SERVICES, Site
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT
 from tests.images import Images
+from tests.leaks import GPU_QUEUES, QUEUES
 from tests.waiting import eventually
 from tests.zips import files_of, zip_of
 
@@ -144,8 +145,7 @@ async def test_queues_are_quorum_queues(site: Site) -> None:
     assert sorted(line.split() for line in listed.splitlines()) == [
         ["dead_letters", "quorum", "dead-letters"],
         [queues.FINISHED, "quorum", "finished"],
-        [queues.UNFINISHED, "quorum", "unfinished"],
-        [queues.for_gpus(queues.UNFINISHED), "quorum", "unfinished"],
+        *([queue, "quorum", "unfinished"] for queue in sorted([*QUEUES, *GPU_QUEUES])),
     ]
 
 

@@ -128,6 +128,7 @@ def eventually_settled(leaks: Leaks) -> None:
     def settled() -> bool:
         for queue in GPU_QUEUES:
             leaks.purge(queue)
+        leaks.let_entries_age()
         found[:] = leaks.found()
         return not found
 

@@ -35,9 +35,10 @@ def test_under_tasks_that_wait_and_run(api: Api, core: Api, stack: Stack, gated:
 
 def test_under_a_post(api: Api, stack: Stack, redis: Redis, gated: str) -> None:
     """What was stored before is there after: the post goes on, and the task has all of its input."""
+    before = len(keys_in(redis, "chunk:*"))
     with half_posted(stack, gated, LARGE) as post:
         whole_chunks = (len(LARGE) - len(post.rest)) // CHUNK_BYTES
-        eventually(lambda: len(keys_in(redis, "chunk:*")) == whole_chunks)
+        eventually(lambda: len(keys_in(redis, "chunk:*")) == before + whole_chunks)
         kill(stack, "redis")
         wait_until_back(stack, "redis")
         post.send_rest()

@@ -541,7 +541,7 @@ async def test_ends_are_heard(dispatch: Dispatch) -> None:
     await dispatch.finish(finished, await _claim(dispatch, finished), _pieces())
     await dispatch.cancel(cancelled)
     await dispatch.delete(deleted)
-    assert [await anext(heard) for _ in range(3)] == [finished, cancelled, deleted]
+    assert {await anext(heard) for _ in range(3)} == {finished, cancelled, deleted}  # a cluster's nodes don't agree
 
 
 async def test_a_model_that_is_sent_again_is_registered_once(dispatch: Dispatch) -> None:

@@ -26,10 +26,12 @@ def logs() -> Iterator[Logs]:
 
 @pytest.fixture
 def redis(servers: Stack) -> Iterator[Redis]:
-    """Without a pulse of its own, and as it was afterwards."""
-    settings = ("maxmemory", "maxmemory-policy", "appendonly")
+    """Without a pulse of its own, set up well, and as it was afterwards."""
+    settings = {"maxmemory": "4gb", "maxmemory-policy": "noeviction", "appendonly": "yes"}
     with Redis.from_url(servers.redis_url, decode_responses=True) as redis:
         before = redis.config_get(*settings)
+        for name, well in settings.items():
+            redis.config_set(name, well)
         yield redis
         for name in settings:
             redis.config_set(name, before[name])
