@@ -24,7 +24,7 @@ from inference_client.answers import (
 )
 from inference_client.blocking import blocking, blocking_iterator, run
 from inference_client.downloads import Download, writing
-from inference_client.errors import Gone, NotFinished, NotInTime, TaskFailed, Unreachable
+from inference_client.errors import Gone, Invalid, NotFinished, NotInTime, TaskFailed, Unreachable
 from inference_client.eventstream import Message, messages
 from inference_client.session import PASSING, Patience, Session, task_path
 from inference_client.sources import Given, source
@@ -105,6 +105,8 @@ class Operations:
         `ttl_seconds` bounds how long the task may wait for its start, `timeout_seconds` how long it may run, below the
         model's own limit. The webhook's secret signs its calls.
         """
+        if not (webhook_secret or "").isascii():
+            raise Invalid("The webhook's secret can't be sent: it has characters beyond ASCII")
         zip = await self._wire.beside(source, files)
         options = {"priority": priority, "ttl_seconds": ttl_seconds, "timeout_seconds": timeout_seconds}
         params = [("model_human_readable_id", model)]

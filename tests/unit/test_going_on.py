@@ -255,10 +255,22 @@ async def test_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-async def test_a_webhook_needs_its_secret(tmp_path: Path) -> None:
+async def test_secrets_that_can_not_be_used(tmp_path: Path) -> None:
+    """A webhook needs one; and what a header can't have isn't said again."""
     (tmp_path / "a").touch()
-    code, _, err = await infer("submit", "m", "a", "--webhook", "https://localhost/", cwd=tmp_path)
+    submit = ("--url", "http://localhost:1", "submit", "m", "a", "--webhook", "https://localhost/")
+    code, _, err = await infer(*submit, cwd=tmp_path)
     assert (code, "INFER_WEBHOOK_SECRET" in err) == (2, True)
+    assert await infer(*submit, cwd=tmp_path, INFER_WEBHOOK_SECRET="sécret") == (
+        1,
+        "",
+        "infer: The webhook's secret can't be sent: it has characters beyond ASCII\n",
+    )
+    assert await infer("--key=clé", *submit, cwd=tmp_path, INFER_WEBHOOK_SECRET="secret") == (
+        1,
+        "",
+        "infer: The key can't be sent: it has characters beyond ASCII\n",
+    )
 
 
 async def test_the_log_of_one_attempt(tmp_path: Path) -> None:
