@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -49,10 +49,10 @@ class Download:
         with await self._disk(_open, part) as file:
             await self._fill(file, size, etag)
             await self._disk(os.fsync, file.fileno())  # after a power cut, too, the name means that all of it is there
-            arrived = await self._end(file)
-        if arrived != size:
+            filled = await self._disk(os.fstat, file.fileno())
+        if filled.st_size != size:
             await self._disk(part.unlink, missing_ok=True)
-        if arrived != size or not await self._disk(_name, part, self.target, size):
+        if filled.st_size != size or not await self._disk(_name, filled, part, self.target):
             raise Conflict("What has arrived isn't the result: fetch it again")
 
     async def _fill(self, file: FileIO, size: int, etag: str) -> None:
@@ -103,10 +103,13 @@ def _write(file: FileIO, piece: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def _name(part: Path, target: Path, size: int) -> bool:
-    """Whether it is there now: another call may have named it before."""
-    try:
-        part.replace(target)
-    except FileNotFoundError:
-        return target.exists() and target.stat().st_size == size
-    return True
+def _name(filled: os.stat_result, part: Path, target: Path) -> bool:
+    """Whether the file that was filled is the target now. Another call may have named it before, and a third may fill
+    a new part since, which isn't to be named yet.
+    """
+    with suppress(FileNotFoundError):
+        if os.path.samestat(filled, part.stat()):
+            part.replace(target)
+    with suppress(FileNotFoundError):
+        return os.path.samestat(filled, target.stat())
+    return False

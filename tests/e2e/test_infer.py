@@ -195,7 +195,7 @@ def test_models_are_added(infer: Infer, core: Api, model: ModelMaker, scans: Pat
 
 
 def test_an_operator_adds_models_at_core(infer: Infer, stack: Stack, core: Api, model: ModelMaker, scans: Path) -> None:
-    """With its token, wherever clients may; results are not given out there."""
+    """With its token, whether clients may or not; results are not given out there."""
     image = core.get(f"/api/models/human_readable_id/{model('cp -R /model/. /output/')}").json()["container_tag"]
     name = f"operated-{scans.parent.name}"
     add = ("models", "add", name, image, scans, "--no-gpu")

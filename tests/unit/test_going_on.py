@@ -1,6 +1,7 @@
 """What the client makes of a server that is slow, goes away or has forgotten, and of a disk that takes no more."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -29,6 +30,11 @@ LONG_SECONDS = 3 * PATIENCE_SECONDS
 """A client's patience would be at its end."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "localhost")
 
 
 @asynccontextmanager
@@ -97,6 +103,38 @@ async def test_two_fetch_one_result(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+async def test_a_third_begins_when_the_first_is_done(tmp_path: Path) -> None:
+    """The second, which filled the first's file with it, doesn't give what the third has begun the result's name."""
+    begun, goes = [[asyncio.Event() for _ in range(3)] for _ in range(2)]
+    turns = itertools.count()
+
+    async def in_turn(call: web.Request) -> web.StreamResponse:
+        if call.method == "GET":
+            turn = next(turns)
+            begun[turn].set()
+            await goes[turn].wait()
+        return await result(call)
+
+    target = tmp_path / "result.zip"
+    async with client_of(result=in_turn) as client, asyncio.TaskGroup() as group:
+
+        async def begin(turn: int) -> asyncio.Task[Path]:
+            fetching = group.create_task(client.fetch(UID, target))
+            await begun[turn].wait()
+            return fetching
+
+        async def finish(turn: int, fetching: asyncio.Task[Path]) -> None:
+            goes[turn].set()
+            assert (await fetching).read_bytes() == RESULT
+
+        first, second = await begin(0), await begin(1)
+        await finish(0, first)
+        third = await begin(2)
+        await finish(1, second)
+        await finish(2, third)
+    assert list(tmp_path.iterdir()) == [target]
+
+
 async def test_what_is_longer_than_the_result(tmp_path: Path) -> None:
     """Something else wrote to what had arrived: it is thrown away, not taken for the result."""
     goes = asyncio.Event()
@@ -136,8 +174,10 @@ def no_room(folder: Path) -> Iterator[Path]:
     """For half of the result."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(RESULT) // 2, hard))
-    yield folder / "result.zip"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield folder / "result.zip"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("place", [file_in_the_way, no_room])
