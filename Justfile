@@ -106,8 +106,8 @@ certs DOMAIN *ARGS: (setup "compose")
 [positional-arguments]
 infer *ARGS:
     @demo/setup.sh compose >&2
-    @INFER_URL="${INFER_URL-https://localhost:8443}" INFER_CA="${INFER_CA-tls/certs/ca.crt}" PYTHONPATH=client \
-        {{ python }} -m inference_client "$@"
+    @[ -n "${INFER_URL-}" ] || export INFER_URL=https://localhost:8443 INFER_CA="${INFER_CA-tls/certs/ca.crt}"; \
+        PYTHONPATH=client {{ python }} -m inference_client "$@"
 
 # Install what is missing on this machine, and the Python packages into .venv
 setup PURPOSE="demo":

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from json import loads
 from os import PathLike
@@ -23,10 +23,10 @@ from inference_client.answers import (
     Transfer,
 )
 from inference_client.blocking import blocking, blocking_iterator, run
-from inference_client.downloads import Download
-from inference_client.errors import Gone, NotFinished, NotInTime, TaskFailed, Unreachable
+from inference_client.downloads import Download, writing
+from inference_client.errors import Gone, Invalid, NotFinished, NotInTime, TaskFailed, Unreachable
 from inference_client.eventstream import Message, messages
-from inference_client.session import PASSING, Session, task_path
+from inference_client.session import PASSING, Patience, Session, task_path
 from inference_client.sources import Given, source
 from inference_client.uploads import ZIP, Upload, body_of
 from inference_client.wire import AsyncWire, BlockingWire, Call, Wire
@@ -100,9 +100,13 @@ class Operations:
         """Sends files to a model: a zip as it is (its path or its bytes), a folder's content, or several files.
 
         Goes on after any cut. `on_progress` hears the uid as soon as there is one: with it, another call goes on where
-        this one was interrupted, or finds that all is done. `ttl_seconds` bounds how long the task may wait for its
-        start, `timeout_seconds` how long it may run, below the model's own limit. The webhook's secret signs its calls.
+        this one was interrupted, or finds that all is done. A uid of one's own is for zips of up to 8 MB.
+
+        `ttl_seconds` bounds how long the task may wait for its start, `timeout_seconds` how long it may run, below the
+        model's own limit. The webhook's secret signs its calls.
         """
+        if not (webhook_secret or "").isascii():
+            raise Invalid("The webhook's secret can't be sent: it has characters beyond ASCII")
         zip = await self._wire.beside(source, files)
         options = {"priority": priority, "ttl_seconds": ttl_seconds, "timeout_seconds": timeout_seconds}
         params = [("model_human_readable_id", model)]
@@ -158,9 +162,8 @@ class Operations:
                 async with self._session.exchange(call) as answer:
                     if answer.status == 204:
                         return
-                    async with aclosing(messages(answer.pieces)) as stream:
+                    async with aclosing(messages(_heard(answer.pieces, patience))) as stream:
                         async for message in stream:
-                            patience.reset()
                             after = message.id or after
                             if event := _event(message):
                                 ended = isinstance(event, Changed) and event.task.has_ended
@@ -180,7 +183,7 @@ class Operations:
         """The result, as a zip of that name, or in that folder, where it is called after the uid.
 
         Goes on after any cut, and where another call, of another process too, was interrupted. NotFinished, TaskFailed
-        and Gone say why there is none.
+        and Gone say why there is none, TargetError why it can't be written.
         """
         task = await self.status(uid)
         if task.state == "failed":
@@ -190,8 +193,9 @@ class Operations:
         if task.output_bytes is None:
             raise Gone(f"The result of {uid} is no longer kept")
         target = Path(to)
-        if await self._wire.beside(target.is_dir):
-            target /= f"{uid}.zip"
+        with writing(target):
+            is_folder = await self._wire.beside(target.is_dir)
+        target = target / f"{uid}.zip" if is_folder else target
         await Download(self._session, uid, target, on_progress).run()
         return target
 
@@ -211,7 +215,8 @@ class Operations:
 class AsyncClient(Operations):
     """`async with AsyncClient("https://…", ca="ca.crt") as client: await client.models()`
 
-    For asyncio. `ca` is the file of who may sign the server's certificate, `key` what the operator gave you.
+    For asyncio. `ca` is the file of who may sign the server's certificate. `key` is for operators: core's token, with
+    core's address.
     """
 
     def __init__(
@@ -236,7 +241,8 @@ class AsyncClient(Operations):
 class Client:
     """`with Client("https://…", ca="ca.crt") as client: client.models()`
 
-    `ca` is the file of who may sign the server's certificate, `key` what the operator gave you. For one thread.
+    `ca` is the file of who may sign the server's certificate. `key` is for operators: core's token, with core's
+    address. For one thread.
     """
 
     def __init__(
@@ -267,6 +273,13 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         run(self._wire.close())
+
+
+async def _heard(pieces: AsyncIterator[bytes], patience: Patience) -> AsyncGenerator[bytes, None]:
+    """Whatever comes, if only a comment, shows that the server is there, however long nothing happens to the task."""
+    async for piece in pieces:
+        patience.reset()
+        yield piece
 
 
 def _event(message: Message) -> Event | None:

@@ -17,6 +17,8 @@ Which server: --url, or INFER_URL, or a file infer.toml with
 url = "https://HOST:PORT", in ~/.config (on Windows in %APPDATA%),
 or where INFER_CONFIG says. Likewise ca, key and patience.
 
+A key is for operators alone: core's token, with core's address.
+
 Results go to stdout, everything else to stderr. Exit codes:
 
 0 done
@@ -26,7 +28,7 @@ Results go to stdout, everything else to stderr. Exit codes:
 4 no such task, model or result, or no longer
 5 the server is away, full, or not trusted
 6 the task hasn't ended, or not in time
-7 not allowed
+7 not allowed: that is the operator's
 130 interrupted
 """
 
@@ -52,7 +54,7 @@ def infer(
     context: typer.Context,
     url: Annotated[str | None, typer.Option(help="The server, https://HOST:PORT.")] = None,
     ca: Annotated[str | None, typer.Option(help="The file (PEM) of the CA that signed its certificate.")] = None,
-    key: Annotated[str | None, typer.Option(help="Better in INFER_KEY: others see a command's arguments.")] = None,
+    key: Annotated[str | None, typer.Option(help="Core's token, for operators; better in INFER_KEY.")] = None,
     patience: Annotated[str | None, typer.Option(help="Seconds to bear that the server is away: 300.")] = None,
 ) -> None:
     context.obj = {"url": url, "ca": ca, "key": key, "patience": patience}
@@ -115,6 +117,8 @@ def submit(
     Files are packed into a zip while they are sent, uncompressed: what compresses well is better zipped before.
     """
     labels = _labels(label or [])
+    if webhook and not webhook_secret:
+        raise typer.BadParameter("needs INFER_WEBHOOK_SECRET, which signs the call", param_hint="--webhook")
     with working(context) as work:
         with work.sending() as on_progress:
             task = work.client.submit(
@@ -164,7 +168,7 @@ def logs(
     context: typer.Context,
     uid: Uid,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the task has ended.")] = False,
-    attempt: Annotated[int | None, typer.Option(help="The latest, if not said.")] = None,
+    attempt: Annotated[int | None, typer.Option(help="If not said, the latest; with -f, all.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what a task's container writes. With -f --json each event of the task, one a line."""
@@ -174,6 +178,8 @@ def logs(
             terminal.say_json({"uid": uid, "text": text}) if as_json else sys.stdout.write(text)
             return
         for event in work.client.events(uid):
+            if isinstance(event, Logged) and attempt not in (None, event.attempt):
+                continue
             if as_json:
                 terminal.say_json({"event": type(event).__name__.lower(), **vars(event)}, indent=None)
             elif isinstance(event, Logged):

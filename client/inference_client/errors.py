@@ -14,6 +14,10 @@ class SourceError(InferenceError):
     """What is to be sent can't be: it isn't there, isn't a file, or changed while it was sent."""
 
 
+class TargetError(InferenceError):
+    """A result can't be written where it was to go. What has arrived of it is kept: another call goes on there."""
+
+
 class Unreachable(InferenceError):
     """No answer came: the address is wrong, or the server or the line is down."""
 
@@ -45,7 +49,7 @@ class Invalid(Refused):
 
 
 class NotAllowed(Refused):
-    """Only who has a (better) key may do that: INFER_KEY."""
+    """That is the operator's to do, with core's token."""
 
 
 class NotFound(Refused):

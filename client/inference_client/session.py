@@ -79,15 +79,17 @@ class Patience:
         self.reset()
 
     def reset(self) -> None:
-        """Something came of it."""
-        self._since = time.monotonic()
+        """Something came of it. The time counts from the next failure on: a call may take as long as it takes."""
+        self._since: float | None = None
         self._seconds = FIRST_SECONDS
 
     async def wait(self, error: Unreachable | Refused) -> None:
         """Before another try; raises the error when there is none."""
         asked = error.retry_seconds if isinstance(error, Refused) else None
         seconds = max(self._seconds * random.uniform(0.5, 1), asked or 0)  # noqa: S311 - jitter, not a secret
-        left = self._since + self._session.patience_seconds - time.monotonic()
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        left = self._since + self._session.patience_seconds - now
         if not self._session.has_answered or left <= 0:
             raise error
         seconds = min(seconds, left)

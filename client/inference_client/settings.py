@@ -33,7 +33,7 @@ class Settings:
         file = config_file(environment)
         said = {name: value for name, value in flags.items() if value is not None}
         said = _of_environment(environment) | said
-        said = _of_file(file, is_named="INFER_CONFIG" in environment) | said
+        said = _of_file(file, is_named=bool(environment.get("INFER_CONFIG"))) | said
         if "url" not in said:
             raise NotConfigured(
                 f'Which server? Say --url https://HOST:PORT, set INFER_URL, or write `url = "https://…"` into {file}'

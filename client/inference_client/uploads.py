@@ -55,7 +55,7 @@ class Upload:
         elif (offset := await self._offset(uid)) is not None:
             await self._resume(uid, offset)
         else:
-            await self._put(uid)
+            await self._find(uid)
         return uid
 
     async def _put(self, uid: str) -> str:
@@ -69,6 +69,16 @@ class Upload:
         headers = {**TUS, **self.headers, "Upload-Length": str(self.source.size)}
         answer, _ = await self.session.call(Call("POST", UPLOADS, self.params, headers))
         return answer.headers["location"].rstrip("/").rpartition("/")[2]
+
+    async def _find(self, uid: str) -> None:
+        """The task that was made of an upload. Raises NotFound: to send so much in one request would not go on after a
+        cut, and the server gives a new upload a uid of its own.
+        """
+        try:
+            task = await self.session.json(Call("GET", task_path(uid, "status")))
+        except NotFound as error:
+            raise NotFound(f"The upload {uid} is no longer kept: send the files again, without --uid") from error
+        self._check_size(uid, task["input_bytes"])
 
     async def _resume(self, uid: str, offset: int) -> None:
         """The last byte arrives together with the task that is made of them."""
@@ -84,7 +94,7 @@ class Upload:
                 if arrived is None:
                     if isinstance(error, Conflict):
                         raise
-                    raise NotFound(f"The upload {uid} is no longer kept: send the files again") from error
+                    return await self._find(uid)
                 if arrived > offset:
                     patience.reset()
                 else:
@@ -99,12 +109,16 @@ class Upload:
             answer, _ = await self.session.call(Call("HEAD", UPLOADS + quote(uid, safe=""), headers=TUS))
         except NotFound:
             return None
-        if int(answer.headers["upload-length"]) != self.source.size:
+        self._check_size(uid, int(answer.headers["upload-length"]))
+        return int(answer.headers["upload-offset"])
+
+    def _check_size(self, uid: str, begun_bytes: int | None) -> None:
+        """None: the server no longer knows."""
+        if begun_bytes not in (None, self.source.size):
             raise Conflict(
-                f"What was begun as {uid} has {answer.headers['upload-length']} bytes, this has {self.source.size}: "
+                f"What was begun as {uid} has {begun_bytes} bytes, this has {self.source.size}: "
                 "send the same files, or leave the uid out"
             )
-        return int(answer.headers["upload-offset"])
 
     def _body(self, uid: str, start: int) -> Body:
         return body_of(self.source, uid, self.on_progress, start)

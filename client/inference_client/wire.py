@@ -134,6 +134,8 @@ _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=10,
 
 
 def _headers(key: str | None) -> dict[str, str]:
+    if not (key or "").isascii():
+        raise InferenceError("The key can't be sent: it has characters beyond ASCII")
     headers = {"User-Agent": "inference-client", "Accept-Encoding": "identity"}
     return headers | ({"Authorization": f"Bearer {key}"} if key else {})
 

@@ -192,3 +192,18 @@ def test_models_are_added(infer: Infer, core: Api, model: ModelMaker, scans: Pat
     assert submitted.code == 0, submitted.err
     assert _files((infer.folder / "result.zip").read_bytes()) == SCANS
     assert infer("models", "add", name, image).code == 1
+
+
+def test_an_operator_adds_models_at_core(infer: Infer, stack: Stack, core: Api, model: ModelMaker, scans: Path) -> None:
+    """With its token, whether clients may or not; results are not given out there."""
+    image = core.get(f"/api/models/human_readable_id/{model('cp -R /model/. /output/')}").json()["container_tag"]
+    name = f"operated-{scans.parent.name}"
+    add = ("models", "add", name, image, scans, "--no-gpu")
+    refused = infer("--url", stack.core_url, "--key", "x" * 43, *add)
+    assert (refused.code, refused.out) == (7, ""), refused.err
+    operator = ("--url", stack.core_url, "--key", stack.token_file.read_text().strip())
+    assert infer(*operator, *add).out == f"{name}\n"
+    submitted = infer("submit", name, scans / "note.txt", "-o", "result.zip")
+    assert _files((infer.folder / "result.zip").read_bytes()) == SCANS, submitted.err
+    at_core = infer(*operator, "fetch", submitted.out.strip())
+    assert (at_core.code, "gateway" in at_core.err) == (1, True), at_core.err
