@@ -6,7 +6,7 @@ the log that was told, so a listener that comes back goes on from there; how the
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ from core.contract.status import TaskStatus
 from core.contract.task import State, Task
 from core.dispatch import Dispatch
 from core.gathering import Gathering
-from core.store.logs import AT_ONCE, BEGINNING, Entry
+from core.store.logs import BEGINNING, Entry, may_have_more
 
 HEARTBEAT_SECONDS: Final = 15.0
 """A listener that hears nothing for so long hears that somebody is there; who has gone is noticed then."""
@@ -29,6 +29,9 @@ LOOKS_PER_SECOND: Final = 100.0
 """How often a task that waits is asked for, whose position changes without a word; of very many each less often."""
 
 ASKED_AT_ONCE: Final = 50
+PIECE_BYTES: Final = 2**16
+"""A listener that doesn't read has at most so many on their way."""
+
 HEARTBEAT: Final = b":\n\n"
 
 _ID: Final = re.compile(r"(\d{1,19}-\d{1,19})(?:\.(\d{1,19}))?")
@@ -82,14 +85,15 @@ class Live:
         teller = _Teller(place.entry)
         with self.news.bell(uid) as rung:
             while not teller.is_done and not self.news.is_closed:
-                events = b""
                 try:
                     with suppress(Unavailable):  # for a moment, or it is told by heartbeats that somebody is here
-                        events = b"".join(teller.events(await self._look(uid, teller.entry)))
+                        for piece in _pieces(teller.events(await self._look(uid, teller.entry))):
+                            yield piece
+                            said_at = now()
                 except TaskNotFound:
                     return
-                if events or now() - said_at >= HEARTBEAT_SECONDS:
-                    yield events or HEARTBEAT
+                if now() - said_at >= HEARTBEAT_SECONDS:
+                    yield HEARTBEAT
                     said_at = now()
                 await rung(self._patience_seconds(teller))
 
@@ -126,7 +130,7 @@ class _Teller:
     entry: str
     """Of the log, the last one that was told."""
     has_more: bool = False
-    """There is more in the log than could be read at once."""
+    """There may be more in the log than was read at once."""
     is_done: bool = False
     _shown: TaskStatus | None = None
 
@@ -144,7 +148,7 @@ class _Teller:
         for entry in look.entries:
             self.entry = entry.id
             yield _event("log", self.entry, entry.printed)
-        self._shown, self.has_more = status, len(look.entries) == AT_ONCE
+        self._shown, self.has_more = status, may_have_more(look.entries)
         if is_over and not self.has_more:
             yield _event("state", str(Place(self.entry, _end_of(status))), status)
             self.is_done = True
@@ -168,3 +172,15 @@ def _end_of(status: TaskStatus) -> str:
 
 def _event(name: str, id: str, data: BaseModel) -> bytes:
     return f"event: {name}\nid: {id}\ndata: {data.model_dump_json()}\n\n".encode()
+
+
+def _pieces(events: Iterable[bytes]) -> Iterator[bytes]:
+    """Small events together, a large one in parts. The next is made when the ones before it are taken."""
+    piece = b""
+    for event in events:
+        piece += event
+        while len(piece) > PIECE_BYTES:
+            yield piece[:PIECE_BYTES]
+            piece = piece[PIECE_BYTES:]
+    if piece:
+        yield piece

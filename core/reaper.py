@@ -58,10 +58,10 @@ async def sweep(dispatch: Dispatch, watch: Watch) -> None:
         if await dispatch.store.tasks.turn(seconds=SWEEPER_SECONDS) is Turn.OTHERS:
             return
     for loose in await dispatch.store.blobs.abandoned(limit=BATCH):
-        if await dispatch.store.uploads.is_coming(loose):
-            await dispatch.store.blobs.look_again(loose)
-            continue
         try:
+            if await dispatch.store.uploads.is_coming(loose):
+                await dispatch.store.blobs.look_again(loose)
+                continue
             is_owned = await _is_owned(dispatch, loose.owner, loose.id)
         except (KeyError, ValueError) as error:
             log.error("owner.unreadable", owner=loose.owner, blob=loose.id, error=repr(error))

@@ -14,6 +14,7 @@ from core.contract.errors import (
     InvalidRequest,
     InvalidZip,
     StoreFull,
+    TaskExists,
     TooLarge,
     Unavailable,
     UploadElsewhere,
@@ -112,6 +113,8 @@ class Resumable:
             raise
         new = NewTask.of(model, writer.uid, blob, coming.options)
         if await self.dispatch.store.tasks.create(new, writer=writer.number) is Created.OTHER:
+            if await uploads.give_up(writer.uid, coming, writer=writer.number):
+                raise TaskExists("Something else was posted under the uid of this upload, which is gone now")
             raise UploadElsewhere.at(writer.offset)
         log.info("task.created", task=new.uid, model=coming.model, size=blob.size)
         metrics.TASKS_POSTED.labels(coming.model).inc()

@@ -1,5 +1,6 @@
 """The words of tus 1.0 (https://tus.io/protocols/resumable-upload), by which clients send a zip in several requests."""
 
+import re
 from base64 import b64decode
 from binascii import Error
 from typing import Final
@@ -25,6 +26,7 @@ ANSWERED: Final = (SUPPORTED, EXTENSION, MAX_SIZE, OFFSET, LENGTH, METADATA, EXP
 """Beside RESUMABLE, which every answer has."""
 
 _LONGEST_METADATA: Final = 8192
+_NUMBER: Final = re.compile("[0-9]{1,19}")
 
 
 def meet(call: Call) -> None:
@@ -38,7 +40,7 @@ def meet(call: Call) -> None:
 def number(call: Call, name: str) -> int:
     """A header that must be there, with a number of bytes."""
     value = call.header(name.lower())
-    if not value.isdecimal() or not value.isascii():
+    if not _NUMBER.fullmatch(value):
         raise InvalidRequest(f"{name} must say a number of bytes")
     return int(value)
 

@@ -12,6 +12,7 @@ from core.contract.errors import (
     ModelDisabled,
     ModelNotFound,
     StoreFull,
+    TaskExists,
     TooLarge,
     TypeUnknown,
     UploadElsewhere,
@@ -104,7 +105,7 @@ OPERATIONS: Final = (
         "Send more. With the last byte the zip is checked, and the task of the same uid is there; a zip that is refused"
         " is gone",
         {204: Answer(None, "Stored", _PROGRESS)},
-        (UploadNotFound, UploadElsewhere, ModelNotFound, VersionUnknown, TypeUnknown, *UPLOAD_ERRORS),
+        (UploadNotFound, UploadElsewhere, TaskExists, ModelNotFound, VersionUnknown, TypeUnknown, *UPLOAD_ERRORS),
         headers=Appending,
         body=tus.BYTES_TYPE,
         tells_problems=True,

@@ -61,7 +61,7 @@ async def open_store(
                 Reported(connection, keys.AGENTS, Agent),
                 Reported(connection, keys.GATEWAYS, Gateway),
                 blobs,
-                Logs(connection),
+                Logs(connection, reserve_percent),
                 room,
                 Submissions(connection, room),
                 Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from core.contract import codec
-from core.contract.errors import ContractError, Unavailable
+from core.contract.errors import ContractError, StoreFull, Unavailable
 from core.contract.live import Printed, Said
 from core.store import keys
 from core.store.connection import Connection, script
@@ -13,6 +13,9 @@ from core.store.connection import Connection, script
 BEGINNING: Final = "0-0"
 AT_ONCE: Final = 16
 """So many entries are read in one trip."""
+
+CHARACTERS_AT_ONCE: Final = 2**16
+"""When there are so many, no further entry is taken: whoever reads slowly holds them."""
 
 ENTRY_BYTES: Final = 64
 """What one takes beside its text, about: else very many small ones would take any memory."""
@@ -28,15 +31,24 @@ class Entry:
     printed: Printed
 
 
+def may_have_more(entries: Sequence[Entry]) -> bool:
+    """Behind these, which came at once."""
+    characters = sum(len(entry.printed.text) for entry in entries)
+    return len(entries) == AT_ONCE or characters >= CHARACTERS_AT_ONCE
+
+
 class Logs:
     """One stream a task, for all of its attempts. Who is told `news` asks for what comes after what it has."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, reserve_percent: float) -> None:
         self._redis = connection
-        self._tell = script(connection, "tell", fills=True)
+        self._reserve_percent = reserve_percent
+        self._tell = script(connection, "room", "tell", fills=True)
 
     async def append(self, uid: str, attempt: int, said: Said, *, kept_bytes: int) -> bool:
-        """False: the attempt isn't heard (any more). Raises StoreFull: results need the last of the memory."""
+        """False: the attempt isn't heard (any more). Raises StoreFull when only what is held back for results
+        is left; progress is taken also then, while there is any memory.
+        """
         progress = codec.pack(said.progress) if said.progress else ""
         args: list[str | bytes | float] = [
             attempt,
@@ -46,8 +58,12 @@ class Logs:
             kept_bytes,
             ENTRY_BYTES,
             LATE_SECONDS,
+            self._reserve_percent,
         ]
-        return bool(await self._tell(keys=[keys.task(uid), keys.log(uid)], args=args))
+        answer = await self._tell(keys=[keys.task(uid), keys.log(uid)], args=args)
+        if answer < 0:
+            raise StoreFull
+        return bool(answer)
 
     async def after(self, places: Sequence[tuple[str, str]]) -> list[list[Entry] | ContractError]:
         """Of each task's uid and entry those that come next, a few at once; none when there are no more."""
@@ -81,8 +97,10 @@ class Logs:
 def _entries(answer: object) -> list[Entry] | ContractError:
     if isinstance(answer, Exception):
         return answer if isinstance(answer, ContractError) else Unavailable()
-    return [
-        Entry(id.decode(), Printed(attempt=int(attempt), text=text.decode()))
-        for id, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], answer)
-        for attempt, text in fields.items()
-    ]
+    entries: list[Entry] = []
+    for id, fields in cast(list[tuple[bytes, dict[bytes, bytes]]], answer):
+        if may_have_more(entries):
+            break
+        [(attempt, text)] = fields.items()
+        entries.append(Entry(id.decode(), Printed(attempt=int(attempt), text=text.decode())))
+    return entries

@@ -6,6 +6,7 @@ what wants to come in is refused before it takes from that, so that a task which
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Reservation:
         self._is_known = announced.size is not None
         self._left = TOLD_BYTES if announced.size is None else announced.size
         self._told = self._left
+        self._told_at = time.monotonic()
 
     async def begin(self) -> None:
         async with soon():
@@ -56,13 +58,13 @@ class Reservation:
         if not self._left and not self._is_known:
             self._left = self._told = TOLD_BYTES
             await self._room.admit(self.ticket, self._left, seconds=self._seconds, may_hold=False)
-        elif self._told - self._left >= TOLD_BYTES:
+        elif self._told - self._left >= TOLD_BYTES or time.monotonic() - self._told_at >= self._seconds / 4:
             await self.tell()
 
     async def tell(self) -> None:
         """Says how far the upload is, and that it lives."""
         await self._room.arrive(self.ticket, self._left, seconds=self._seconds)
-        self._told = self._left
+        self._told, self._told_at = self._left, time.monotonic()
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,8 @@ class Tasks:
 
     async def create(self, new: NewTask, *, writer: int | None = None) -> Created:
         """Commits the task; sent twice it commits once. The indexes come first: a crash leaves an entry without a task,
-        never the reverse. OTHER, if it comes of a resumable upload: the `writer` has lost that to a younger one.
+        never the reverse. OTHER, if it comes of a resumable upload: the `writer` has lost that to a younger one, or the
+        uid to another task.
         """
         now = time.time()
         await self._index(new.uid, now)
@@ -184,7 +185,7 @@ class Tasks:
         if writer is None:
             answer = await self._create(keys=[keys.task(new.uid)], args=args)
         else:
-            args = [writer, *args, "uploaded", new.input.size]
+            args = [writer, *args, "uploaded", new.input.size, "posted", new.input.id]
             answer = await self._create_uploaded(keys=[keys.task(new.uid), keys.upload(new.uid)], args=args)
         created = Created(answer.decode())
         if created is Created.CREATED:

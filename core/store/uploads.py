@@ -21,6 +21,9 @@ from core.store.blobs import CHUNK_BYTES, CUT_OFF_SECONDS, REMOVED_AT_ONCE, RESE
 from core.store.connection import Connection, script
 from core.store.room import Announced, Reservation, Room
 
+ROOM_SECONDS: Final = 300.0
+"""How long room is held after the last bytes: for a client that comes back, not for one that only announced much."""
+
 FENCE_SECONDS: Final = 3600
 """Whatever an older writer sent has come by then: Redis stands still for minutes at most."""
 
@@ -170,6 +173,7 @@ class Uploads:
         self.blobs = blobs
         self.room = room
         self.keep_seconds = keep_seconds
+        self._room_seconds = min(ROOM_SECONDS, keep_seconds)
         self._redis = connection
         self._open = script(connection, "upload_open", kept=True)
         self._begin = script(connection, "upload_begin")
@@ -179,10 +183,9 @@ class Uploads:
         self._extend = script(connection, "extend", fills=True)
 
     async def open(self, uid: str, coming: Coming) -> None:
-        """Raises StoreFull. Its room is held as long as it lives."""
-        await Reservation(self.room, Announced(size=coming.length, ticket=coming.ticket)).begin()
+        """Raises StoreFull."""
+        await self.reservation(coming, 0).begin()
         await self._open(keys=[keys.upload(uid)], args=[codec.pack(coming), self.keep_seconds])
-        await self.room.arrive(coming.ticket, coming.length, seconds=self.keep_seconds)
 
     async def get(self, uid: str) -> Standing:
         """Raises UploadNotFound. The upload is asked before the task: it ends in the step that makes the task."""
@@ -246,7 +249,7 @@ class Uploads:
 
     def reservation(self, coming: Coming, offset: int) -> Reservation:
         announced = Announced(size=coming.length - offset, ticket=coming.ticket)
-        return Reservation(self.room, announced, seconds=self.keep_seconds)
+        return Reservation(self.room, announced, seconds=self._room_seconds)
 
     async def reserve(self, uid: str, blob_id: str, number: int) -> float:
         """So that a sweep knows of the chunks that come next. It asks for the upload before it takes any. Returned is

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from core import live
-from core.contract.live import Said
+from core.contract.live import SAID_CHARACTERS, Said
 from core.contract.task import State
 from core.dispatch import Dispatch
-from core.live import HEARTBEAT, Live, Place
+from core.live import HEARTBEAT, PIECE_BYTES, Live, Place
 from core.store.logs import AT_ONCE
 from tests.integration.making import in_state, pending
 
@@ -19,9 +19,11 @@ from tests.integration.making import in_state, pending
 async def _next(events: AsyncGenerator[bytes, None]) -> list[tuple[str, dict[str, Any]]]:
     """Name and data of each event that comes at once; none in a heartbeat."""
     piece = await anext(events)
-    if piece == HEARTBEAT:
-        return []
-    fields = [dict(line.split(": ", 1) for line in event.splitlines()) for event in piece.decode().split("\n\n")[:-1]]
+    return [] if piece == HEARTBEAT else _parsed(piece)
+
+
+def _parsed(stream: bytes) -> list[tuple[str, dict[str, Any]]]:
+    fields = [dict(line.split(": ", 1) for line in event.split("\n")) for event in stream.decode().split("\n\n")[:-1]]
     return [(event["event"], json.loads(event["data"])) for event in fields]
 
 
@@ -66,6 +68,18 @@ async def test_a_long_log_comes_in_parts_before_the_end(dispatch: Dispatch, told
         assert [piece async for piece in events] == []
     await dispatch.delete(uid)
     assert [piece async for piece in told.events(uid, Place())] == []
+
+
+async def test_a_long_log_comes_in_small_pieces(dispatch: Dispatch, told: Live) -> None:
+    """Else each connection that doesn't read would hold megabytes of it."""
+    uid = await in_state(dispatch.store, State.RUNNING)
+    texts = [chr(number) * SAID_CHARACTERS for number in range(5)]
+    for batch, text in enumerate(texts, 1):
+        assert await dispatch.store.logs.append(uid, 1, Said(batch=batch, text=text), kept_bytes=2**20)
+    await dispatch.cancel(uid)
+    pieces = [piece async for piece in told.events(uid, Place())]
+    assert max(map(len, pieces)) == PIECE_BYTES
+    assert [data.get("text") for _, data in _parsed(b"".join(pieces))] == [*texts, None]
 
 
 @pytest.mark.parametrize("id", ["", "x", "1", "1-", "99999999999999999999-0", "1-0.", "1-0\n", "-1-0"])

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from core.contract.errors import StoreFull
-from core.contract.live import Said
+from core.contract.live import SAID_CHARACTERS, Said
 from core.contract.task import Progress, State
 from core.store import Store, keys
-from core.store.logs import BEGINNING, ENTRY_BYTES, Entry
+from core.store.logs import BEGINNING, CHARACTERS_AT_ONCE, ENTRY_BYTES, Entry
 from core.store.tasks import Failed
 from tests.integration.making import FAULT_OF_ENGINE, claimed, everywhere, in_state, keys_of, limit_memory, pending
 
@@ -139,6 +139,34 @@ async def test_a_log_takes_no_room_from_results(store: Store) -> None:
         assert await store.tasks.fail(uid, 1, FAULT_OF_ENGINE) is Failed.PENDING
     finally:
         await everywhere(store, "CONFIG", "SET", "maxmemory", 0)
+
+
+async def test_a_log_takes_nothing_of_what_is_held_back(store: Store) -> None:
+    """There is memory, but only for results. How far the attempt is, is told all the same."""
+    uid = await in_state(store, State.RUNNING)
+    await store.connection.call("SET", f"{keys.task(uid)}:ballast", bytes(16 * 2**20))
+    await limit_memory(store, free_bytes=3 * 2**20)
+    try:
+        progress = Progress(fraction=0.5, at=datetime(2026, 1, 1, tzinfo=UTC))
+        with pytest.raises(StoreFull):
+            await store.logs.append(uid, 1, Said(batch=1, text="more", progress=progress), kept_bytes=KEPT_BYTES)
+        assert await _progress(store, uid) == progress
+        assert await _entries(store, uid) == []
+        await store.connection.call("DEL", f"{keys.task(uid)}:ballast")
+        assert await _says(store, uid, "more", batch=2)
+    finally:
+        await everywhere(store, "CONFIG", "SET", "maxmemory", 0)
+
+
+@pytest.mark.parametrize("length", [1, CHARACTERS_AT_ONCE // 2, CHARACTERS_AT_ONCE, SAID_CHARACTERS])
+async def test_few_are_read_at_once(store: Store, length: int) -> None:
+    """As many as a slow reader may hold, and one at least; all of them in their order."""
+    uid = await in_state(store, State.RUNNING)
+    texts = [f"{number}" * length for number in range(5)]
+    for batch, text in enumerate(texts, 1):
+        await store.logs.append(uid, 1, Said(batch=batch, text=text), kept_bytes=2**20)
+    assert len(await _entries(store, uid)) == min(5, -(-CHARACTERS_AT_ONCE // length))
+    assert await _log(store, uid) == "".join(texts)
 
 
 async def test_a_log_leaves_with_its_task(store: Store) -> None:

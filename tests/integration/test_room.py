@@ -9,7 +9,7 @@ import pytest
 from core.contract.errors import InvalidZip, StoreFull
 from core.store import Store, keys, open_store
 from core.store.blobs import CHUNK_BYTES
-from core.store.room import TOLD_BYTES, Announced
+from core.store.room import TOLD_BYTES, Announced, Reservation
 from demo.stack import Stack
 from tests.integration.conftest import RESERVE_PERCENT
 from tests.integration.making import everywhere, keys_of, limit_memory, stored_blob
@@ -106,6 +106,14 @@ async def test_what_has_arrived_is_not_counted_twice(small: Store) -> None:
             await upload.write(bytes(CHUNK_BYTES))
         assert ROOM_BYTES - 20 * CHUNK_BYTES <= await _announced(small) < ROOM_BYTES - 20 * CHUNK_BYTES + TOLD_BYTES
     assert await keys_of(small) == set()
+
+
+async def test_a_slow_upload_says_that_it_lives(small: Store) -> None:
+    """Before its room runs out, however little has come."""
+    reservation = Reservation(small.room, Announced(size=ROOM_BYTES), seconds=0)
+    await reservation.begin()
+    await reservation.arrived(1)
+    assert await _announced(small) == ROOM_BYTES - 1
 
 
 async def test_a_refused_upload_gives_its_room_back(small: Store) -> None:
