@@ -569,7 +569,7 @@ class Dispatch:
                 await self._remove(blob)
             if task.state is State.PENDING:
                 await self.store.waiting.leave(task)
-            if await self.announce(task):
+            if await self.announce(task, has_just_ended=True):
                 keep = await self.retention(task)
                 await self.store.tasks.look_again(task.uid, after_seconds=keep.next_seconds(0))
         return outcome
@@ -581,13 +581,13 @@ class Dispatch:
         except Unavailable as error:
             log.warning("blob.left", blob=blob.id, error=str(error))
 
-    async def announce(self, task: Task) -> bool:
+    async def announce(self, task: Task, *, has_just_ended: bool = False) -> bool:
         """Tells whoever listens on the finished queue of a task's end, and has its webhook told. False while the broker
         is away: the sweep comes back.
         """
         uid = task.uid
         if task.options.webhook:
-            await self.store.webhooks.add(uid)
+            await self.store.webhooks.add(uid, has_just_ended=has_just_ended)
         try:
             await self.broker.publish(self.broker.settings.finished_job_queue, uid, expire_ms=FINISHED_EXPIRE_MS)
         except Unavailable as error:

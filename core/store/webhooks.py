@@ -10,8 +10,19 @@ from core.store.tasks import Tasks
 
 
 @dataclass(frozen=True)
+class Leased:
+    """An entry that is the caller's, until that epoch second or until the task ends anew."""
+
+    uid: str
+    until: float
+
+
+@dataclass(frozen=True)
 class Entry:
+    leased: Leased
     task: Task
+    end: str
+    """Which of the task's ends, if it was tried again."""
     tries: int
     """That failed."""
     is_told: bool
@@ -25,32 +36,44 @@ class Webhooks:
         self._redis = connection
         self._tasks = tasks
         self._lease = script(connection, "lease")
+        self._settle_lease = script(connection, "settle")
         self._note = script(connection, "webhook")
 
-    async def add(self, uid: str) -> None:
-        """Of a task that has ended. Twice is as once."""
-        await self._redis.note("ZADD", keys.WEBHOOKS, "NX", time.time(), uid, kept=True)
+    async def add(self, uid: str, *, has_just_ended: bool = False) -> None:
+        """Of a task that has ended. Twice is as once; one that has just ended, or got its output, is told now, whatever
+        came of an end before.
+        """
+        how = "LT" if has_just_ended else "NX"
+        await self._redis.note("ZADD", keys.WEBHOOKS, how, time.time(), uid, kept=True)
 
-    async def due(self, *, limit: int, lease_seconds: float) -> list[str]:
-        """The caller has them for so long."""
+    async def due(self, *, limit: int, lease_seconds: float) -> list[Leased]:
         now = time.time()
-        uids = await self._lease(keys=[keys.WEBHOOKS], args=[now, now + lease_seconds, limit])
-        return [uid.decode() for uid in uids]
+        until = now + lease_seconds
+        uids = await self._lease(keys=[keys.WEBHOOKS], args=[now, until, limit])
+        return [Leased(uid.decode(), until) for uid in uids]
 
-    async def entry(self, uid: str) -> Entry | None:
-        task = await self._tasks.get(uid)
+    async def entry(self, leased: Leased) -> Entry | None:
+        fields = ("finished", "webhook_tries", "webhook_told")
+        end, tries, told = await self._redis.call("HMGET", keys.task(leased.uid), *fields)
+        task = await self._tasks.get(leased.uid)  # after: of an end that came between the two, the older is noted
         if task is None:
             return None
-        tries, told = await self._redis.call("HMGET", keys.task(uid), "webhook_tries", "webhook_told")
-        return Entry(task, int(tries or 0), told is not None)
+        return Entry(leased, task, end.decode() if end else "", int(tries or 0), told is not None)
 
-    async def told(self, uid: str) -> None:
-        await self._note(keys=[keys.task(uid)], args=["told"])
-        await self.remove(uid)
+    async def told(self, entry: Entry) -> None:
+        if await self._note(keys=[keys.task(entry.leased.uid)], args=["told", entry.end]):
+            await self.remove(entry.leased)
 
-    async def again(self, uid: str, *, after_seconds: float) -> None:
-        await self._note(keys=[keys.task(uid)], args=["failed"])
-        await self._redis.note("ZADD", keys.WEBHOOKS, "XX", time.time() + after_seconds, uid)
+    async def again(self, entry: Entry, *, after_seconds: float) -> None:
+        if await self._note(keys=[keys.task(entry.leased.uid)], args=["failed", entry.end]):
+            await self.postpone(entry.leased, seconds=after_seconds)
 
-    async def remove(self, uid: str) -> None:
-        await self._redis.call("ZREM", keys.WEBHOOKS, uid)
+    async def postpone(self, leased: Leased, *, seconds: float) -> None:
+        await self._settle(leased, time.time() + seconds)
+
+    async def remove(self, leased: Leased) -> None:
+        await self._settle(leased, "")
+
+    async def _settle(self, leased: Leased, again_at: float | str) -> None:
+        """Unless the task has ended anew, which is due by then."""
+        await self._settle_lease(keys=[keys.WEBHOOKS], args=[leased.uid, leased.until, again_at])

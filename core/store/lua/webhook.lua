@@ -1,10 +1,12 @@
--- How the telling of a task's end went.   ARGV: 'told', or 'failed' when it is tried again
--- → how often it has failed, or false when the task is gone
-if redis.call('EXISTS', task) == 0 then
+-- How the telling of a task's end went.   ARGV: 'told', or 'failed' when it is tried again; which end: its time
+-- → false when that isn't the task's end (any more), and nothing is noted
+local how, ended = unpack(ARGV)
+if get('finished') ~= ended then
   return false
 end
-if ARGV[1] == 'told' then
+if how == 'told' then
   redis.call('HSET', task, 'webhook_told', now())
-  return 0
+else
+  redis.call('HINCRBY', task, 'webhook_tries', 1)
 end
-return redis.call('HINCRBY', task, 'webhook_tries', 1)
+return true
