@@ -453,6 +453,8 @@ class Dispatch:
             if blob:
                 await self._remove(blob)
         await self.store.waiting.leave(removed)
+        if removed.options.webhook:
+            await self.store.webhooks.remove(uid)
         log.info("task.deleted", task=uid, state=task.state)
         return task
 
