@@ -18,6 +18,15 @@ class Gpu(BaseModel):
     """Why it is given no task, in words."""
 
 
+class Disk(BaseModel):
+    """Room on a disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    free_mb: int
+    total_mb: int
+
+
 class AgentReport(BaseModel):
     """What an agent says of itself."""
 
@@ -32,6 +41,8 @@ class AgentReport(BaseModel):
     slots: int = 0
     running: tuple[str, ...] = ()
     """Its attempts, as uid-attempt."""
+    disks: dict[str, Disk] = {}
+    """Those that it writes to, each by a folder on it."""
     problems: dict[str, str] = {}
     """What keeps it from taking tasks, in words."""
 
