@@ -114,7 +114,7 @@ export async function upload(model, zip, { signal, sent }) {
   try {
     await sendAll(pathname, zip, { signal, sent });
   } catch (error) {
-    if (error.status || (await giveUp(pathname))) throw error; // what the server refuses is gone
+    if (error.status || (await giveUp(pathname))) throw error; // what is refused is gone, or goes by itself
   }
   return pathname.split("/").at(-1);
 }
