@@ -221,6 +221,7 @@ class Agent:
             gpus=tuple(Gpu(**asdict(gpu), problem=problems.get(gpu.uuid)) for gpu in self.gpus.all),
             slots=len(self.pool.slots),
             running=tuple(sorted(self._running())),
+            disks=self._host.disks.room() if self._host else {},
             problems=own,
         )
         try:

@@ -1,12 +1,14 @@
 """Room on a host's disks: that of WORK_DIR, and that of the engine, where it is to be seen."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
 import structlog
 
+from core.contract.agent import Disk
 from gpu_agent.engine import Engine
 
 log = structlog.get_logger()
@@ -36,9 +38,23 @@ class Disks:
         log.info("disk.chosen", folder=str(chosen), engine_keeps_images_in=str(engine.root))
         return replace(self, engine_root=chosen)
 
+    @property
+    def _folders(self) -> set[Path]:
+        return {self.work_dir, self.engine_root or self.work_dir}
+
+    def room(self) -> dict[str, Disk]:
+        """Of each disk, by a folder on it; without one that can't be looked at, which `lack` tells."""
+        found: dict[int, tuple[str, Disk]] = {}
+        for folder in sorted(self._folders):
+            with suppress(OSError):
+                usage = shutil.disk_usage(folder)
+                disk = Disk(free_mb=usage.free // MiB, total_mb=usage.total // MiB)
+                found.setdefault(folder.stat().st_dev, (str(folder), disk))
+        return dict(found.values())
+
     def lack(self) -> str | None:
         """What an operator has to know; None while there is room."""
-        for folder in {self.work_dir, self.engine_root or self.work_dir}:
+        for folder in self._folders:
             try:
                 free_mb = shutil.disk_usage(folder).free // MiB
             except OSError as error:

@@ -13,9 +13,18 @@ class Gpu(BaseModel):
 
     uuid: str = Field(max_length=256)
     name: str = Field(default="", max_length=256)
-    memory_mb: int | None = None
+    memory_mb: int | None = Field(default=None, ge=0, le=2**62)
     problem: str | None = None
     """Why it is given no task, in words."""
+
+
+class Disk(BaseModel):
+    """Room on a disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    free_mb: int = Field(ge=0, le=2**62)
+    total_mb: int = Field(ge=0, le=2**62)
 
 
 class AgentReport(BaseModel):
@@ -29,9 +38,11 @@ class AgentReport(BaseModel):
     driver: str = ""
     """The NVIDIA driver's version."""
     gpus: tuple[Gpu, ...] = ()
-    slots: int = 0
+    slots: int = Field(default=0, ge=0, le=2**62)
     running: tuple[str, ...] = ()
     """Its attempts, as uid-attempt."""
+    disks: dict[str, Disk] = {}
+    """Those that it writes to, each by a folder on it."""
     problems: dict[str, str] = {}
     """What keeps it from taking tasks, in words."""
 

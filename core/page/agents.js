@@ -3,8 +3,10 @@
 import { call, taskPath } from "./shared/api.js";
 import { element, list, make } from "./shared/dom.js";
 import { when } from "./shared/task.js";
+import { bytes } from "./shared/words.js";
 import { openTask, short } from "./tasks.js";
 
+const MIB = 2 ** 20;
 let known = new Map(); // attempt → {uid, model, gpus}: asked for once, when it has got its GPUs
 
 export async function showAgents() {
@@ -13,13 +15,17 @@ export async function showAgents() {
     agents.map((one) => Promise.all(one.running.map((attempt) => running(attempt, one)))),
   );
   known = new Map(found.flat().map((task) => [task.attempt, task]));
-  const shown = agents.map(({ seen, ...one }, at) => ({
+  const shown = agents.map(({ seen, disks, ...one }, at) => ({
     ...one,
+    room: Object.entries(disks).map(room).join(" · "),
     seen: one.is_there ? null : seen,
     running: found[at],
   }));
   list(element("agent-list"), shown, ({ name }) => name, agent);
 }
+
+const room = ([folder, { free_mb: free, total_mb: total }]) =>
+  `${bytes(free * MIB)} of ${bytes(total * MIB)} free at ${folder}`;
 
 async function running(attempt, { gpus }) {
   const before = known.get(attempt);
@@ -29,7 +35,7 @@ async function running(attempt, { gpus }) {
   return { attempt, uid, model: task?.model_human_readable_id, gpus: task?.attempts.at(-1)?.gpus ?? [] };
 }
 
-function agent({ name, host, version, driver, gpus, slots, running, problems, seen }) {
+function agent({ name, host, version, driver, gpus, slots, room, running, problems, seen }) {
   const troubles = Object.values(problems);
   const [kind, word] = seen
     ? ["bad", "away"]
@@ -51,6 +57,7 @@ function agent({ name, host, version, driver, gpus, slots, running, problems, se
     {},
     make("div", { className: "head" }, make("strong", {}, name), make("span", { className: `chip ${kind}` }, word)),
     make("span", { className: "small" }, about.filter(Boolean).join(" · "), seen && " · seen ", seen && when(seen)),
+    room && make("span", { className: "small" }, room),
     ...troubles.map((words) => make("span", { className: "problem" }, words)),
     make(
       "ul",

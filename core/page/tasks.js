@@ -8,6 +8,8 @@ import { duration, why } from "./shared/words.js";
 const PAGE = 25;
 const TYPED_MILLISECONDS = 250;
 const PREFIX = "#task/";
+const UID = /^[\w-]{16,64}$/;
+const NO_TASK = 554;
 const filters = element("filters");
 const dialog = element("task");
 let offset = 0;
@@ -21,19 +23,28 @@ export const openTask = (uid) => {
 
 // --- the list
 
+// A whole uid is found whatever else is asked for. Everything else is looked for among the newest tasks.
+async function found() {
+  const wanted = Object.fromEntries(new FormData(filters));
+  const search = wanted.search.trim();
+  const one = UID.test(search) && (await known(search));
+  if (one) return [one];
+  return call("GET", "/api/tasks/", { ...wanted, search, label: wanted.label.trim(), offset, limit: PAGE + 1 });
+}
+
+const known = (uid) =>
+  call("GET", taskPath(uid)).catch((error) => {
+    if (error.status !== NO_TASK) throw error;
+  });
+
 export async function showTasks() {
   const question = (asked += 1);
-  const wanted = Object.fromEntries(new FormData(filters));
-  const tasks = await call("GET", "/api/tasks/", {
-    ...wanted,
-    search: wanted.search.trim(),
-    label: wanted.label.trim(),
-    offset,
-    limit: PAGE + 1,
-  });
+  const tasks = await found();
   if (question !== asked) return; // another filter was chosen meanwhile
   list(element("rows"), tasks.slice(0, PAGE), ({ uid }) => uid, row);
-  element("none").textContent = tasks.length ? "" : "None of the newest tasks is like this.";
+  element("none").textContent = tasks.length
+    ? ""
+    : "None of the newest 20,000 tasks is like this. A whole task id is found at any age.";
   element("newer").disabled = !offset;
   element("older").disabled = tasks.length <= PAGE;
 }
@@ -124,8 +135,9 @@ function* tried(uid, { number, revision, agent, host, gpus, driver, image, start
 }
 
 function look() {
-  const uid = location.hash.startsWith(PREFIX) ? decodeURIComponent(location.hash.slice(PREFIX.length)) : null;
+  const uid = location.hash.startsWith(PREFIX) ? location.hash.slice(PREFIX.length) : null;
   if (!uid) return dialog.close();
+  element("input").hidden = true; // until it is known whether there is one
   view.show(uid);
   if (!dialog.open) dialog.showModal();
 }

@@ -12,9 +12,12 @@ import { zipOf } from "./zip.js";
 
 const PACE_MILLISECONDS = 4000;
 const TICK_MILLISECONDS = 10_000;
-const [model, drop, run, problem] = ["model", "drop", "run", "problem"].map(element);
+const AGAIN_MILLISECONDS = 5000;
+const REFRESH_MILLISECONDS = 30_000;
+const TOO_LATE = "All of it may have arrived before it was stopped. Its task is above, if there is one.";
+const [model, drop, run, stop, problem, trouble] = ["model", "drop", "run", "stop", "problem", "trouble"].map(element);
 
-let models = [];
+let models = null; // until the server has told
 let chosen = null; // {name, size} and entries, or zip: the chosen file itself, if it is one
 let sending = null; // its AbortController
 
@@ -26,15 +29,28 @@ async function loadModels() {
   describe();
 }
 
+// Until the server tells; what keeps it from that is said once.
+async function findModels(before = "") {
+  try {
+    await loadModels();
+    if (before && problem.textContent === before) problem.textContent = "";
+  } catch (error) {
+    if (!before) problem.textContent = error.message;
+    setTimeout(findModels, AGAIN_MILLISECONDS, before || error.message);
+  }
+}
+
 function describe() {
-  element("description").textContent = models.length
-    ? models[model.selectedIndex].description
-    : "There is no model yet.";
-  run.disabled = !models.length || !chosen;
+  const none = models ? "There is no model yet." : "";
+  element("description").textContent = models?.length ? models[model.selectedIndex].description : none;
+  run.disabled = !models?.length || !chosen;
 }
 
 function choose(entries) {
-  if (!entries.length) return;
+  if (!entries.length) {
+    problem.textContent = "There is no file in it.";
+    return;
+  }
   const size = entries.reduce((sum, { file }) => sum + file.size, 0);
   if (isZip(entries)) {
     chosen = { name: entries[0].name, zip: entries[0].file, size };
@@ -58,17 +74,17 @@ function choose(entries) {
 // How fast it was of late, and how long it takes at that pace.
 function paced(total, verb) {
   const seen = [];
-  return (count, trouble) => {
+  return (count, why) => {
     const now = performance.now();
     seen.push([now, count]);
     while (seen.length > 2 && now - seen[0][0] > PACE_MILLISECONDS) seen.shift();
     const [[start, first]] = seen;
     const rate = (1000 * (count - first)) / (now - start);
     element("sent").value = total ? count / total : 1;
-    const left = rate > 0 ? `${bytes(rate)}/s · ${duration((total - count) / rate)} left` : "";
-    element("pace").textContent = trouble
-      ? `${trouble} Trying again.`
-      : [`${verb} ${bytes(count)} of ${bytes(total)}`, left].filter(Boolean).join(" · ");
+    const left = rate > 0 && !why ? `${bytes(rate)}/s · ${duration((total - count) / rate)} left` : "";
+    element("pace").textContent = [`${verb} ${bytes(count)} of ${bytes(total)}`, left].filter(Boolean).join(" · ");
+    const words = why ? `${why} Trying again.` : "";
+    if (trouble.textContent !== words) trouble.textContent = words; // else it is read out again
   };
 }
 
@@ -83,15 +99,17 @@ async function submit() {
   sending = new AbortController();
   const { signal } = sending;
   const { name } = chosen;
-  problem.textContent = "";
+  problem.textContent = trouble.textContent = "";
   element("choice").disabled = true;
   element("sending").hidden = false;
-  element("stop").focus();
+  stop.disabled = false;
+  stop.focus();
   try {
     const zip = await zipped(chosen, signal);
     const uid = await upload(model.value, zip, { signal, sent: paced(zip.size, "Sent") });
     remember({ uid, model: model.value, name, at: new Date().toISOString(), state: "pending" });
     location.hash = uid;
+    if (signal.aborted) problem.textContent = TOO_LATE;
   } catch (error) {
     problem.textContent = signal.aborted ? "Stopped. Nothing was kept." : unreadable(error);
   }
@@ -166,6 +184,7 @@ function showMine() {
 
 // Those that had not ended when they were last seen.
 async function refreshMine() {
+  if (document.hidden) return;
   for (const { uid, state } of mine()) {
     if (hasEnded({ state }) || state === "gone") continue;
     const now = await call("GET", taskPath(uid, "/status")).catch((error) => ({
@@ -209,7 +228,11 @@ element("new").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-element("stop").addEventListener("click", () => sending.abort());
+stop.addEventListener("click", () => {
+  stop.disabled = true;
+  trouble.textContent = "Stopping.";
+  sending.abort();
+});
 addEventListener("beforeunload", (event) => {
   if (sending) event.preventDefault();
 });
@@ -218,10 +241,10 @@ addEventListener("hashchange", () => {
   element("task-heading").focus();
 });
 
+document.addEventListener("visibilitychange", refreshMine);
+setInterval(refreshMine, REFRESH_MILLISECONDS);
 setInterval(tick, TICK_MILLISECONDS);
 describe();
 look();
 refreshMine();
-loadModels().catch((error) => {
-  problem.textContent = error.message;
-});
+findModels();

@@ -77,3 +77,12 @@ async def test_a_disk_that_cant_be_looked_at_is_one_as_well(host: Host, tmp_path
     """It ends neither the agent nor the tasks that run."""
     host.disks = replace(host.disks, work_dir=tmp_path / "gone")
     assert "gone" in host.problems()["disk"]
+    assert host.disks.room() == {}
+
+
+def test_the_room_of_a_disk_is_told_once(tmp_path: Path) -> None:
+    """Also when WORK_DIR and the engine's folder are both on it."""
+    (engine_root := tmp_path / "engine").mkdir()
+    [(folder, disk)] = Disks(tmp_path, min_free_mb=0, engine_root=engine_root).room().items()
+    assert folder == str(tmp_path)
+    assert 0 <= disk.free_mb <= disk.total_mb

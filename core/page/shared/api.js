@@ -9,6 +9,7 @@ export class Refused extends Error {
 
 export const UNREACHABLE = "The server can't be reached at the moment.";
 export const NOT_FOUND = 404;
+export const CONFLICT = 409;
 
 // Problem details, or the faults of version 1's calls.
 export function sentence(status, body) {

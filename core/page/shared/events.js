@@ -26,10 +26,6 @@ export function follow(uid, heard) {
     close();
     document.removeEventListener("visibilitychange", turn);
   };
-  const take = (status) => {
-    if (hasEnded(status)) stop();
-    heard.state(status);
-  };
   const listen = () => {
     close();
     source = new EventSource(taskPath(uid, `/events${last && `?last_event_id=${encodeURIComponent(last)}`}`));
@@ -37,8 +33,8 @@ export function follow(uid, heard) {
       source.addEventListener(kind, (event) => {
         last = event.lastEventId || last;
         const data = JSON.parse(event.data);
-        if (kind === "state") take(data);
-        else heard[kind](data);
+        if (kind === "state" && hasEnded(data)) stop(); // it comes last
+        heard[kind](data);
       });
     }
     source.onerror = () => {
@@ -46,12 +42,12 @@ export function follow(uid, heard) {
       ask();
     };
   };
-  // An EventSource doesn't tell why it ended.
+  // An EventSource doesn't tell why it ended. Of a task that has ended meanwhile the rest of the log is still to come.
   const ask = async () => {
     try {
       const status = await call("GET", taskPath(uid, "/status"));
       if (done) return;
-      take(status);
+      heard.state(status);
     } catch (error) {
       if (done) return;
       if (error.status === NOT_FOUND) {

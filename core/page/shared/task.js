@@ -38,7 +38,9 @@ export class TaskView {
       await call("POST", taskPath(uid, "/retry"));
       if (uid === this.uid) this.show(uid);
     });
-    this.cancel = this.#action("Cancel", (uid) => call("POST", taskPath(uid, "/cancel")));
+    this.cancel = this.#action("Cancel", async (uid) => {
+      if (confirm("Cancel the task? What it has done so far is lost.")) await call("POST", taskPath(uid, "/cancel"));
+    });
     this.remove = this.#action("Delete", async (uid) => {
       if (!confirm("Delete the task with its input and its result?")) return;
       await call("DELETE", taskPath(uid));

@@ -34,7 +34,7 @@ async def test_finds_out_why_a_task_failed_and_retries_it(
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("The model stopped with an error (exit code 3).")
     await page.get_by_label("State").select_option("")
-    await page.get_by_label("Starts with").fill(uid[:12])
+    await page.get_by_label("Task id").fill(uid[:12])
     await expect(rows).to_have_count(1)
     await rows.get_by_role("button").click()
     task = page.get_by_role("dialog")
@@ -52,15 +52,31 @@ async def test_finds_out_why_a_task_failed_and_retries_it(
     await expect(rows.locator(".chip")).to_have_text("finished")
 
 
+async def test_a_whole_uid_is_found(open_tab: TabOpener, stack: Stack, core: Api, waiting: str) -> None:
+    """Whatever else is asked for, and however many tasks are newer; one that is nobody's isn't."""
+    uid = core.post(waiting, INPUT)
+    tab = await _dashboard(open_tab, stack)
+    tab.forgiven.append("/api/tasks/%25/")
+    page = tab.page
+    await page.get_by_label("State").select_option("failed")
+    await expect(page.locator("#none")).to_contain_text("A whole task id is found at any age.")
+    await page.get_by_label("Task id").fill(uid)
+    await expect(page.locator("#rows tr")).to_contain_text(uid[:8])
+    await page.get_by_label("Task id").fill("x" * 43)
+    await expect(page.locator("#rows tr")).to_have_count(0)
+    await page.goto(f"{stack.core_url}/dashboard#task/%")
+    await expect(page.get_by_role("dialog")).to_contain_text("There is no such task")
+
+
 async def test_cancels_and_deletes(open_tab: TabOpener, stack: Stack, core: Api, waiting: str) -> None:
     """A task that waits for what nobody has: the page says so."""
     uid = core.post(waiting, INPUT)
     page = (await _dashboard(open_tab, stack)).page
+    page.on("dialog", lambda question: question.accept())
     await expect(page.locator("#rows tr")).to_contain_text("Waits for")
     await page.locator("#rows tr").get_by_role("button").click()
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.locator("#view .sentence")).to_contain_text("It was cancelled.")
-    page.on("dialog", lambda question: question.accept())
     await page.locator("#view").get_by_role("button", name="Delete").click()
     await expect(page.locator("#rows tr")).to_have_count(0)
     assert core.get(f"/api/tasks/{uid}").status_code == 554
@@ -82,12 +98,13 @@ async def test_disables_a_model(open_tab: TabOpener, stack: Stack, core: Api, mo
 
 
 async def test_what_there_is(open_tab: TabOpener, stack: Stack) -> None:
-    """Readiness, queues, Redis's memory, the agents, the gateways with their certificates."""
+    """Readiness, queues, Redis's memory, the agents with their disks, the gateways with their certificates."""
     page = (await _dashboard(open_tab, stack)).page
     await expect(page.locator("#readiness")).to_have_text("Ready")
     await expect(page.locator("#queues")).to_contain_text("unfinished_job_queue")
     await expect(page.locator("#memory")).to_contain_text("Redis holds")
     await expect(page.locator("#agent-list > li")).to_have_count(2)
+    await expect(page.locator("#agent-list > li")).to_contain_text([" free at /"] * 2)
     await expect(page.locator("#gateway-list > li")).to_contain_text(["days left"])
 
 

@@ -1,15 +1,17 @@
 """An hour of a person at the gateway's page."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.browser.conftest import Tab, TabOpener
-from tests.e2e.conftest import INPUT, ModelMaker
-from tests.proxy import holding
+from tests.e2e.conftest import COPY, INPUT, ModelMaker
+from tests.e2e.tus import Tus
+from tests.proxy import Proxies, holding
 from tests.zips import files_of
 
 CASE = {"scan.txt": b"slice\n" * 1000, "series 1/ä.dcm": b"\x00\x01\xff", "series 1/empty": b""}
@@ -91,6 +93,9 @@ async def test_dropped(open_tab: TabOpener, stack: Stack, copying: str, case: Pa
         await _run(tab.page)
         await _state(tab.page, "finished")
         assert await _result(tab.page) == expected
+    (tmp_path / "empty").mkdir()
+    await _drop(tab, tmp_path / "empty")
+    await expect(tab.page.locator("#problem")).to_have_text("There is no file in it.")
 
 
 async def test_an_upload_survives_a_cut(
@@ -110,6 +115,95 @@ async def test_an_upload_survives_a_cut(
         proxy.cut()
         await _state(tab.page, "finished")
     assert files_of(api.wait(tab.page.url.partition("#")[2]).content) == {"large": content}
+
+
+async def test_an_upload_that_stands_still(open_tab: TabOpener, stack: Stack, copying: str, tmp_path: Path) -> None:
+    """Nobody says that the connection is gone: after a minute it counts as cut. A file that has changed does not."""
+    large = tmp_path / "large"
+    large.write_bytes(bytes(30_000_000))
+    with holding(stack.ports.gateway, up_after=1_000_000) as proxy:
+        tab = await open_tab("about:blank")
+        await tab.page.clock.install()
+        await tab.page.goto(f"https://localhost:{proxy.port}")
+        tab.forgiven.append("/api/uploads/")
+        await _choose(tab.page, copying)
+        await tab.page.locator("#files").set_input_files(large)
+        await tab.page.get_by_role("button", name="Run").click()
+        proxy.wait_until_it_holds()
+        await expect(tab.page.locator("#pace")).to_contain_text("Sent")
+        await tab.page.clock.fast_forward(60_000)
+        await expect(tab.page.locator("#sending").get_by_role("status")).to_contain_text("Trying again.")
+        large.write_bytes(b"other")
+        proxy.cut()
+        await expect(tab.page.locator("#problem")).to_contain_text("Have they changed?")
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["on its way", "there"])
+async def test_stopped(open_tab: TabOpener, stack: Stack, api: Api, waiting: str, is_there: bool) -> None:
+    """Nothing is kept, or it was too late, and the page shows the task that it became."""
+    tus, tab = Tus(api), await open_tab(stack.gateway_url)
+    tab.forgiven.append("/api/uploads/")
+    paths: list[str] = []
+
+    async def held(route: Route) -> None:
+        if route.request.method != "PATCH":
+            return await route.continue_()
+        path = urlsplit(route.request.url).path
+        if is_there:
+            tus.send_rest(path, INPUT)
+        paths.append(path)
+        await tab.page.get_by_role("button", name="Stop").click()
+
+    await tab.page.route("**/api/uploads/*", held)
+    await _choose(tab.page, waiting)
+    await tab.page.locator("#files").set_input_files({"name": "a.zip", "mimeType": "application/zip", "buffer": INPUT})
+    await tab.page.get_by_role("button", name="Run").click()
+    if is_there:
+        await expect(tab.page.locator("#problem")).to_contain_text("Its task is above")
+        await _state(tab.page, "pending")
+    else:
+        await expect(tab.page.locator("#problem")).to_have_text("Stopped. Nothing was kept.")
+        assert tus.ask(paths[0]).status_code == 404
+
+
+async def test_a_log_that_goes_on_while_the_page_is_cut_off(
+    open_tab: TabOpener, stack: Stack, api: Api, model: ModelMaker
+) -> None:
+    """The task has ended when the page hears of it again: what was printed meanwhile is shown as well."""
+    uid = api.post(model(f"{COPY}; echo first; sleep 3; echo last"), INPUT)
+    with Proxies() as proxies:
+        proxy = proxies.to(("127.0.0.1", stack.ports.gateway))
+        tab = await open_tab(f"https://localhost:{proxy.port}/#{uid}")
+        tab.forgiven.append(f"/api/tasks/{uid}")
+        log = tab.page.get_by_role("region", name="Log")
+        await expect(log).to_contain_text("first")
+        await tab.page.route("**/events?*", lambda route: route.abort())
+        proxy.cut()
+        await _state(tab.page, "finished")
+        await tab.page.unroute("**/events?*")
+        await expect(log).to_contain_text("last")
+
+
+async def test_what_the_page_missed(open_tab: TabOpener, stack: Stack, api: Api, waiting: str) -> None:
+    """It was open before the server was, and learns what became of tasks that it doesn't look at."""
+    tab = await open_tab("about:blank")
+    tab.forgiven.append("/api/models/")
+    await tab.page.clock.install()
+    await tab.page.route("**/api/models/", lambda route: route.abort())
+    await tab.page.goto(stack.gateway_url)
+    await expect(tab.page.locator("#problem")).to_contain_text("can't be reached")
+    await tab.page.unroute("**/api/models/")
+    await tab.page.clock.fast_forward(5000)
+    await _choose(tab.page, waiting)
+    await expect(tab.page.locator("#problem")).to_be_empty()
+    await tab.page.locator("#files").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"a"})
+    await _run(tab.page)
+    await _state(tab.page, "pending")
+    uid = urlsplit(tab.page.url).fragment
+    await tab.page.evaluate("location.hash = ''")
+    api.call("POST", f"/api/tasks/{uid}/cancel").raise_for_status()
+    await tab.page.clock.fast_forward(30_000)
+    await expect(tab.page.locator("#tasks .chip")).to_have_text("failed")
 
 
 async def test_a_zip_that_is_refused(open_tab: TabOpener, stack: Stack, copying: str) -> None:
@@ -161,10 +255,10 @@ async def test_a_task_that_waits(open_tab: TabOpener, stack: Stack, api: Api, wa
     """What it lacks is told; it can be cancelled, and deleted."""
     uid = api.post(waiting, INPUT)
     tab = await open_tab(f"{stack.gateway_url}/#{uid}")
+    tab.page.on("dialog", lambda question: question.accept())
     await expect(tab.page.locator("#view .sentence")).to_contain_text("Waiting for")
     await tab.page.get_by_role("button", name="Cancel").click()
     await expect(tab.page.locator("#view .sentence")).to_have_text("failed It was cancelled.")
-    tab.page.on("dialog", lambda question: question.accept())
     await tab.page.get_by_role("button", name="Delete").click()
     await expect(tab.page.locator("#task")).to_be_hidden()
     assert api.get(f"/api/tasks/{uid}").status_code == 554
