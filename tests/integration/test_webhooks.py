@@ -158,6 +158,17 @@ async def test_how_an_earlier_end_was_told_is_not_noted(store: Store, status: in
             await eventually_async(lambda: receiver.told, within_seconds=5)
 
 
+async def test_whoever_had_a_task_whose_next_end_has_come_leaves_its_entry(store: Store) -> None:
+    """It saw the task while that was pending again, say."""
+    async with Receiver().listening() as receiver:
+        uid = await _cancelled(store, receiver)
+    [leased] = await store.webhooks.due(limit=1, lease_seconds=60)
+    await store.webhooks.add(uid, has_just_ended=True)
+    await store.webhooks.postpone(leased, seconds=600)
+    await store.webhooks.remove(leased)
+    assert [entry.uid for entry in await store.webhooks.due(limit=1, lease_seconds=60)] == [uid]
+
+
 async def test_an_output_that_comes_after_the_end_is_told(dispatch: Dispatch) -> None:
     """A consumer of version 1 sets the status first: the end waits a while for the output, and is told with it."""
     store = dispatch.store
