@@ -454,7 +454,7 @@ class Dispatch:
                 await self._remove(blob)
         await self.store.waiting.leave(removed)
         if removed.options.webhook:
-            await self.store.webhooks.remove(uid)
+            await self.store.webhooks.forget(uid)
         log.info("task.deleted", task=uid, state=task.state)
         return task
 
