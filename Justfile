@@ -141,6 +141,12 @@ chaos *ARGS:
     @demo/setup.sh tests
     @{{ python }} -m tests.chaos "$@"
 
+# Fuzz what strangers' bytes reach first: all or by name (just fuzz zips --seconds 600 --jobs 4): docs/fuzzing.md
+[no-exit-message]
+[positional-arguments]
+fuzz *ARGS: (setup "compose")
+    @PYTHONPATH=client {{ python }} -m tests.fuzz "$@"
+
 # Check the whole system on this machine's NVIDIA GPUs, as root: docs/gpus.md
 [no-exit-message]
 [positional-arguments]

@@ -59,6 +59,8 @@ def set_up_logs(service: str) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s %(message)s")
     # It reports each failed try to connect as an error; core/amqp.py says so once, as an event.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    # Of each malformed form a line that is no JSON, so that any client could fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def _name_request(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

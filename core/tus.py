@@ -2,7 +2,6 @@
 
 import re
 from base64 import b64decode
-from binascii import Error
 from typing import Final
 
 from core.calls import Call
@@ -60,6 +59,6 @@ def metadata(call: Call) -> dict[str, str]:
         key, _, value = pair.partition(" ")
         try:
             found[key] = b64decode(value, validate=True).decode()
-        except (Error, UnicodeDecodeError):
+        except ValueError:
             raise InvalidRequest(f"{METADATA} must be pairs of a key and its value in Base64, of UTF-8") from None
     return found

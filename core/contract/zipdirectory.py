@@ -20,6 +20,7 @@ _END64 = struct.Struct("<4sQ4x2L4Q")
 LOCAL_SIGNATURE, DIRECTORY_SIGNATURE = b"PK\3\4", b"PK\1\2"
 _END_SIGNATURE, _END64_LOCATOR_SIGNATURE, _END64_SIGNATURE = b"PK\5\6", b"PK\6\7", b"PK\6\6"
 _LONGEST_COMMENT = 0xFFFF
+_IN_END64 = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)  # in the end record, of what only the Zip64 record says
 
 _DIRECTORY_BYTES_PER_ENTRY = 512  # on average over max_entries; 46 and a name and a few timestamps are usual
 _SMALLEST_DIRECTORY_BOUND = 1 << 20
@@ -58,14 +59,20 @@ def read_directory(file: Source, *, max_entries: int) -> Directory:
         raise InvalidZip("The zip file is truncated: bytes are missing before its directory.")
     file.seek(start)
     infos = _parse(file.read(end.directory_bytes), max_entries)
+    # Some readers go by the number: they would not see the rest. Old writers let it overflow.
+    if any((said - len(infos)) % 2**16 for said in end.entries):
+        raise InvalidZip(f"The zip's directory is damaged: it has {len(infos)} entries, its end says {end.entries[1]}.")
     for info in infos:
         info.header_offset += shift
+        if info.header_offset > start:  # perhaps by more than can be sought
+            raise InvalidZip(f"The zip file is damaged: entry {shown(info.filename)} is not where the directory says.")
     return Directory(infos, start)
 
 
 @dataclass(frozen=True)
 class _End:
     offset: int  # where the directory must have ended
+    entries: tuple[int, int]  # as written, on this disk and in all
     directory_bytes: int
     directory_offset: int  # as written, which counts from the start of the zip proper
 
@@ -87,17 +94,18 @@ def _find_end(file: Source) -> _End:
         raise InvalidZip("The body is not a zip file.")
     if at + _END.size > len(tail):
         raise InvalidZip("The zip file is truncated: it ends within its last record.")
-    _, disk, first_disk, _, _, directory_bytes, offset, comment_bytes = _END.unpack_from(tail, at)
+    _, disk, first_disk, *entries, directory_bytes, offset, comment_bytes = _END.unpack_from(tail, at)
     if at + _END.size + comment_bytes > len(tail):
         raise InvalidZip("The zip file is truncated: it ends within its comment.")
     if disk not in (0, 0xFFFF) or first_disk not in (0, 0xFFFF):
         raise InvalidZip("The zip is split over several files: join them into one.")
-    return _find_end64(file, tail_start + at) or _End(tail_start + at, directory_bytes, offset)
+    end = _End(tail_start + at, (entries[0], entries[1]), directory_bytes, offset)
+    return _find_end64(file, end) or end
 
 
-def _find_end64(file: Source, end: int) -> _End | None:
+def _find_end64(file: Source, end: _End) -> _End | None:
     """The Zip64 record that precedes the end record of a large zip."""
-    at = end - _END64_LOCATOR.size - _END64.size
+    at = end.offset - _END64_LOCATOR.size - _END64.size
     if at < 0:
         return None
     file.seek(at)
@@ -105,13 +113,18 @@ def _find_end64(file: Source, end: int) -> _End | None:
     if not locator.startswith(_END64_LOCATOR_SIGNATURE):
         return None
     _, record_disk, located, disks = _END64_LOCATOR.unpack(locator)
-    signature, _, disk, first_disk, _, _, directory_bytes, offset = _END64.unpack(record)
+    signature, _, disk, first_disk, *entries, directory_bytes, offset = _END64.unpack(record)
     # Readers differ in which record they take if the locator points elsewhere, so it must be this one.
     if signature != _END64_SIGNATURE or located != at:
         raise InvalidZip("The zip file is damaged: its Zip64 record is not where it is said to be.")
     if disks > 1 or record_disk or disk or first_disk:
         raise InvalidZip("The zip is split over several files: join them into one.")
-    return _End(at, directory_bytes, offset)
+    said = zip(
+        (*end.entries, end.directory_bytes, end.directory_offset), (*entries, directory_bytes, offset), strict=True
+    )
+    if any(narrow not in (wide, elsewhere) for (narrow, wide), elsewhere in zip(said, _IN_END64, strict=True)):
+        raise InvalidZip("The zip file is damaged: its Zip64 record says something else than its end record.")
+    return _End(at, (entries[0], entries[1]), directory_bytes, offset)
 
 
 def _parse(directory: bytes, max_entries: int) -> list[ZipInfo]:

@@ -18,9 +18,11 @@ from core.contract.zipdirectory import LOCAL_SIGNATURE, Source, shown
 
 METHODS = frozenset({ZIP_STORED, ZIP_DEFLATED, ZIP_BZIP2, ZIP_LZMA})
 ENCRYPTED_FLAGS = 1 << 0 | 1 << 6 | 1 << 13  # traditional, strong, masked headers
+_DESCRIPTOR_FLAG = 1 << 3
 _UTF8_FLAG = 1 << 11
+_IN_ZIP64_FIELD = 0xFFFFFFFF
 
-_LOCAL_HEADER = struct.Struct("<6x2H16x2H")  # flags, method, lengths of name and extra field
+_LOCAL_HEADER = struct.Struct("<6x2H4x3L2H")  # flags, method, checksum, both sizes, lengths of name and extra field
 _LZMA_HEADER = struct.Struct("<4xBL")  # packed lc/lp/pb, dictionary size, after version and length: APPNOTE.TXT 5.8.8
 
 _PIECE_BYTES = 1 << 20
@@ -34,7 +36,7 @@ def content_offset(file: Source, info: ZipInfo) -> int:
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(LOCAL_SIGNATURE):
         raise InvalidZip(f"The zip file is damaged: entry {name} is not where the directory says.")
-    flags, method, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+    flags, method, checksum, packed_bytes, unpacked_bytes, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
     local_name = file.read(name_bytes).decode("utf-8" if flags & _UTF8_FLAG else "cp437", errors="replace")
     if local_name != info.orig_filename:
         raise InvalidZip(f"The zip file is damaged: entry {name} is called {shown(local_name)} in its own header.")
@@ -42,6 +44,11 @@ def content_offset(file: Source, info: ZipInfo) -> int:
         raise InvalidZip(f"Entry {name} is encrypted: send the zip without a password.")
     if method != info.compress_type:
         raise InvalidZip(f"The zip file is damaged: entry {name} has two compression methods.")
+    # Readers differ in which they believe, so that one would see a file where another sees nothing.
+    elsewhere = (_IN_ZIP64_FIELD, 0) if flags & _DESCRIPTOR_FLAG else (_IN_ZIP64_FIELD,)
+    said = ((checksum, info.CRC), (packed_bytes, info.compress_size), (unpacked_bytes, info.file_size))
+    if any(here not in (there, *elsewhere) for here, there in said):
+        raise InvalidZip(f"The zip file is damaged: entry {name} has another size or checksum in its own header.")
     offset: int = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
     return offset
 
@@ -74,6 +81,8 @@ class _Stream:
         self._file = file
         self._left = info.compress_size
         self._name = shown(info.filename)
+        # LZMA needs no end mark, and some tools call an empty file deflated.
+        self._may_break_off = info.compress_type == ZIP_LZMA or not info.compress_size
         self._decompressor = self._open(info.compress_type)
 
     def _open(self, method: int) -> "_Decompressor | None":
@@ -110,7 +119,9 @@ class _Stream:
         while not self._decompressor.eof:
             more = b""
             if self._decompressor.needs_input and not (more := self._take(_PIECE_BYTES)):
-                break  # a stream without an end mark is legal for LZMA; the entry's size and checksum decide
+                if self._may_break_off:
+                    break  # the entry's size and checksum decide
+                raise self._damage("it breaks off")
             try:
                 piece = self._decompressor.decompress(more, at_most)
             except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as fault:  # OSError is bz2's

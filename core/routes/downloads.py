@@ -28,7 +28,7 @@ async def answer_zip(call: Call, blobs: Blobs, blob: Blob, *, filename: str) -> 
             status = 206
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
     headers |= {"Content-Type": "application/zip", "Content-Length": str(stop - start)}
-    pieces = blobs.read(blob, start, stop if call.method == "GET" else start)
+    pieces = blobs.read(blob, *((start, stop) if call.method == "GET" else (0, 0)))
     await call.stream(status, headers.items(), pieces)
 
 

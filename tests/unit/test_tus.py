@@ -18,3 +18,11 @@ def test_what_is_no_number_of_bytes_is_refused(value: str) -> None:
 def test_a_number_of_bytes(value: str, number: int) -> None:
     call = Client(b"").call(headers=[(b"upload-length", value.encode())])
     assert tus.number(call, tus.LENGTH) == number
+
+
+@pytest.mark.parametrize("value", ["model Y", "model \xe4", "model /w==", "\xff \xff", "a " + "A" * 8192])
+def test_metadata_that_is_no_base64_is_refused(value: str) -> None:
+    """Found by fuzzing: what is no ASCII was a ValueError of another kind."""
+    call = Client(b"").call(headers=[(b"upload-metadata", value.encode("latin-1"))])
+    with pytest.raises(InvalidRequest, match="Upload-Metadata"):
+        tus.metadata(call)

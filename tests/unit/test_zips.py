@@ -6,6 +6,8 @@ import random
 import struct
 import tracemalloc
 import warnings
+import zlib
+from dataclasses import replace
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZIP_STORED, ZipFile, ZipInfo
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from core.contract.errors import InvalidZip
 from core.contract.zips import RangedFile, ZipLimits, check, safe_name
+from tests.crafted import BZIP2, DEFLATED, Claims, Entry, compressed, crafted
 
 LIMITS = ZipLimits(max_total_bytes=100 << 20, max_ratio=100, max_entries=1000, verify_bytes=64 << 20)
 END = 22  # bytes of the end record of a zip without a comment
@@ -68,6 +71,11 @@ def in_directory(data: bytes, at: int, replacement: bytes) -> bytes:
     return patched(data, directory_at(data) + at, replacement)
 
 
+def in_both(data: bytes, at: int, replacement: bytes) -> bytes:
+    """Changes the directory's first record, and the header that it is about: `at` counts in the record."""
+    return patched(in_directory(data, at, replacement), at - 2, replacement)
+
+
 def fault(data: bytes, limits: ZipLimits = LIMITS) -> str:
     with pytest.raises(InvalidZip) as raised:
         check(io.BytesIO(data), limits)
@@ -110,6 +118,7 @@ def zip64_end() -> bytes:
         pytest.param(zipped("ünï/cödé 日本.txt"), id="unicode"),
         pytest.param(zipped("a\\b\\c.txt", "a\\d\\"), id="backslashes"),
         pytest.param(zipped("tiny", content=bytes(10 << 20)), id="a thousandfold, below the floor"),
+        pytest.param(crafted(Entry(b"a", b"", packed=b""), Entry(b"b")), id="empty, called deflated"),
         pytest.param(zipped("x" * 255, "/".join(["d" * 249] * 16)), id="longest names"),
     ],
 )
@@ -146,11 +155,11 @@ def test_accepts(data: bytes) -> None:
         (patched(zipped("a"), 30, b"b"), "is called 'b' in its own header"),
         (patched(zipped("a"), 0, b"XX"), "not where the directory says"),
         (in_directory(zipped("a"), 42, struct.pack("<L", 10**6)), "not where the directory says"),
-        (in_directory(zipped("a"), 20, struct.pack("<L", 10**6)), "overlaps"),
-        (in_directory(zipped("a", method=ZIP_STORED), 24, b"\xff"), "two sizes"),
-        (in_directory(zipped("a"), 24, b"\5"), "longer"),
-        (in_directory(zipped("a"), 24, b"\xff"), "shorter"),
-        (in_directory(zipped("a"), 16, b"\1\2\3\4"), "checksum"),
+        (in_both(zipped("a"), 20, struct.pack("<L", 10**6)), "overlaps"),
+        (in_both(zipped("a", method=ZIP_STORED), 24, b"\xff"), "two sizes"),
+        (in_both(zipped("a"), 24, b"\5"), "longer"),
+        (in_both(zipped("a"), 24, b"\xff"), "shorter"),
+        (in_both(zipped("a"), 16, b"\1\2\3\4"), "checksum"),
         (patched(zipped("a", method=ZIP_STORED), 33, b"X"), "checksum"),
         (patched(zipped("a"), 31, b"\xff\xff\xff"), "decompressed"),
         (patched(zipped("a", method=ZIP_BZIP2), 31, b"\xff\xff\xff"), "decompressed"),
@@ -199,7 +208,7 @@ def test_total_size_is_limited() -> None:
 
 def test_content_is_verified_up_to_a_bound() -> None:
     """Beyond `verify_bytes` the content is left to the agent that unzips it."""
-    broken = in_directory(zipped("a", content=bytes(1000)), 16, b"\1\2\3\4")
+    broken = in_both(zipped("a", content=bytes(1000)), 16, b"\1\2\3\4")
     limits = ZipLimits(max_total_bytes=10**6, max_ratio=100, max_entries=10, verify_bytes=999)
     check(io.BytesIO(broken), limits)
     assert "checksum" in fault(broken)
@@ -213,6 +222,52 @@ def test_refuses_overlapping_entries() -> None:
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, 2 * len(record), start, 0)
     twin = patched(record, 46, b"b")
     assert "overlaps" in fault(data[:start] + record + twin + end)
+
+
+@pytest.mark.parametrize("field", ["crc", "compressed", "size"])
+def test_refuses_headers_that_disagree(field: str) -> None:
+    """Found by fuzzing: the directory said that a file is empty, and who believed the file's own header saw content."""
+    for claims in ({field: 0}, {field: 1}, {"crc": 0, "compressed": 0, "size": 0}):
+        assert "size or checksum" in fault(crafted(Entry(local=claims)))
+        assert "size or checksum" in fault(crafted(Entry(directory=claims)))
+
+
+def test_refuses_an_offset_that_nothing_can_seek() -> None:
+    """Found by fuzzing: a Zip64 field says 2**64 - 1, which was an OverflowError."""
+    offset = struct.pack("<2HQ", 1, 8, 2**64 - 1)
+    zip = crafted(Entry(directory={"offset": 2**32 - 1, "extra": offset}))
+    assert "not where the directory says" in fault(zip)
+
+
+@pytest.mark.parametrize("method", [DEFLATED, BZIP2])
+def test_refuses_a_stream_that_breaks_off(method: int) -> None:
+    """Found by fuzzing: behind all of its content only the end mark is missing, which zipfile doesn't see."""
+    content = b"some content" * 100
+    whole = compressed(content, method)
+    endless = whole[:-4] if method == BZIP2 else zlib.compress(content, wbits=-15)[:-1]
+    assert "breaks off" in fault(crafted(Entry(content=content, method=method, packed=endless)))
+
+
+@pytest.mark.parametrize(
+    ("end", "end64", "words"),
+    [
+        ({"all": 1}, None, "its end says 1"),
+        ({"here": 3}, None, "its end says 2"),
+        ({}, {"all": 1}, "something else"),
+        ({"all": 0xFFFF}, {"all": 1}, "its end says 1"),
+        ({"bytes": 0xFFFF}, {}, "something else"),
+        ({"offset": 0}, {}, "something else"),
+    ],
+)
+def test_refuses_ends_that_disagree(end: Claims, end64: Claims | None, words: str) -> None:
+    """Found by fuzzing: some readers go by the number of entries, and don't see those beyond it."""
+    assert words in fault(crafted(Entry(b"a"), Entry(b"b"), end=end, end64=end64))
+
+
+def test_more_entries_than_an_old_end_record_can_say() -> None:
+    """Writers without Zip64 let the number overflow."""
+    zip = crafted(*(Entry(str(number).encode(), b"") for number in range(2**16 + 1)), end={"here": 1, "all": 1})
+    check(io.BytesIO(zip), replace(LIMITS, max_entries=2**17))
 
 
 @pytest.mark.parametrize("claim", [2**32 - 2, 10**8])
@@ -240,7 +295,7 @@ def test_more_records_than_declared_are_counted() -> None:
 def test_decompresses_no_more_than_declared(method: int) -> None:
     """An entry that declares one byte costs no memory for the 32 MiB it really has."""
     data = zipped("a", content=bytes(32 << 20), method=method)
-    lying = in_directory(data, 24, struct.pack("<L", 1))
+    lying = in_both(data, 24, struct.pack("<L", 1))
     tracemalloc.start()
     try:
         message = fault(lying)
