@@ -20,6 +20,7 @@ _END64 = struct.Struct("<4sQ4x2L4Q")
 LOCAL_SIGNATURE, DIRECTORY_SIGNATURE = b"PK\3\4", b"PK\1\2"
 _END_SIGNATURE, _END64_LOCATOR_SIGNATURE, _END64_SIGNATURE = b"PK\5\6", b"PK\6\7", b"PK\6\6"
 _LONGEST_COMMENT = 0xFFFF
+_END64_BYTES = _END64.size - 12  # as the record says itself: without its signature and this very field
 _IN_END64 = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)  # in the end record, of what only the Zip64 record says
 
 _DIRECTORY_BYTES_PER_ENTRY = 512  # on average over max_entries; 46 and a name and a few timestamps are usual
@@ -113,9 +114,9 @@ def _find_end64(file: Source, end: _End) -> _End | None:
     if not locator.startswith(_END64_LOCATOR_SIGNATURE):
         return None
     _, record_disk, located, disks = _END64_LOCATOR.unpack(locator)
-    signature, _, disk, first_disk, *entries, directory_bytes, offset = _END64.unpack(record)
+    signature, said_bytes, disk, first_disk, *entries, directory_bytes, offset = _END64.unpack(record)
     # Readers differ in which record they take if the locator points elsewhere, so it must be this one.
-    if signature != _END64_SIGNATURE or located != at:
+    if signature != _END64_SIGNATURE or located != at or said_bytes != _END64_BYTES:
         raise InvalidZip("The zip file is damaged: its Zip64 record is not where it is said to be.")
     if disks > 1 or record_disk or disk or first_disk:
         raise InvalidZip("The zip is split over several files: join them into one.")

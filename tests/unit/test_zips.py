@@ -166,6 +166,7 @@ def test_accepts(data: bytes) -> None:
         (patched(zipped("a", method=ZIP_LZMA), 33, b"\xff\xff\xff"), "decompressed"),
         (patched(zipped("a", method=ZIP_LZMA), 36, b"\xff\xff\xff\xff"), "LZMA dictionary"),
         (patched(zip64_end(), -END - 12, b"\1"), "Zip64 record"),
+        (patched(zip64_end(), -END - 20 - 52, b"\0"), "Zip64 record"),  # found by fuzzing: its own length
         (patched(zip64_end(), -END - 4, b"\2"), "several files"),
         (patched(zip64_end(), -END - 16, b"\1"), "several files"),
         (b"stub" + zip64_end(), "Zip64 record"),
