@@ -4,6 +4,7 @@ import asyncio
 
 from core.amqp import Broker
 from core.app import make_app
+from core.certificate import Certificate, CertificateRefused
 from core.client import IDLE_SECONDS
 from core.dispatch import Dispatch
 from core.live import Live
@@ -52,11 +53,22 @@ async def main() -> None:
                 host=settings.core_host,
                 port=settings.core_port,
                 keep_alive_seconds=2 * IDLE_SECONDS,
+                certificate=_certificate(settings),
             )
             sweeper.cancel()
             telling.cancel()
             for listener in listeners:
                 listener.cancel()
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    """None: plain HTTP."""
+    if not (settings.core_tls_cert_file and settings.core_tls_key_file):
+        return None
+    try:
+        return Certificate(settings.core_tls_cert_file, settings.core_tls_key_file)
+    except CertificateRefused as error:
+        raise SystemExit(f"CORE_TLS_CERT_FILE and CORE_TLS_KEY_FILE can't be served: {error}") from error
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        known = readiness(dispatch)
+        known = readiness(dispatch).beside("core", app.certificate.trouble if app.certificate else "")
         return json_response(known.model_dump_json(exclude_defaults=True), 200 if known.ready else 503)
 
     @app.get("/metrics")

@@ -5,6 +5,7 @@ import functools
 import hmac
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -28,6 +29,7 @@ from core.contract.http import (
     ErrorBody,
     Noted,
     Outcome,
+    Readiness,
     Staged,
 )
 from core.contract.live import Said
@@ -82,9 +84,11 @@ class CoreToken(SecretsInFiles):
 
 
 class CoreAccess(CoreToken):
-    """Where core is, and the token."""
+    """Where core is, the token, and who has signed core's certificate where the URL is https."""
 
     core_url: str = "http://core:7000"
+    core_ca_file: Path | None = None
+    """None: whom this machine trusts."""
 
 
 class CoreClient:
@@ -106,6 +110,7 @@ class CoreClient:
                 keepalive_timeout=IDLE_SECONDS,
                 use_dns_cache=False,  # where cores are replaced, a name leads elsewhere a moment later
                 socket_factory=_socket,
+                ssl=_trust(access),
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
             headers={"Authorization": f"Bearer {access.core_token.get_secret_value()}"},
@@ -129,6 +134,14 @@ class CoreClient:
     async def ready(self) -> None:
         """Raises Unavailable, with what core lacks, when it can't take tasks."""
         await self._call("GET", "/readyz")
+
+    async def readiness(self) -> Readiness:
+        """What core says of it, ready or not."""
+        try:
+            async with self.session.get("/readyz") as response:
+                return Readiness.model_validate_json(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, ValidationError) as error:
+            raise unanswered(error) from error
 
     async def models(self) -> list[Model]:
         """All that are registered."""
@@ -227,6 +240,13 @@ class CoreClient:
         if response.status >= 400:
             raise _refusal(response.status, body)
         return body
+
+
+def _trust(access: CoreAccess) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=access.core_ca_file)
+    except OSError as error:
+        raise SystemExit(f"CORE_CA_FILE must be a CA's certificate in PEM, {access.core_ca_file}: {error}") from error
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:

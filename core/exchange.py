@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -20,12 +21,14 @@ GONE: Final = 499
 
 
 class Exchange:
-    """`receive` and `send` take the place of the server's. The answer carries the id, whoever makes it."""
+    """`receive` and `send` take the place of the server's. The answer carries the id, whoever makes it,
+    and the standing headers."""
 
     __slots__ = (
         "_receive",
         "_scope",
         "_send",
+        "_standing",
         "_started",
         "_traffic",
         "_waits",
@@ -37,12 +40,18 @@ class Exchange:
     )
 
     def __init__(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, traffic: Traffic
+        self,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        traffic: Traffic,
+        standing: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._traffic = traffic
+        self._standing = standing
         self._started = time.perf_counter()
         self._waits = b"wait=" in scope["query_string"]
         self.id = ""
@@ -71,7 +80,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.seconds = time.perf_counter() - self._started
             self.status = message["status"]
-            message["headers"] = [*message["headers"], (_HEADER, self.id.encode())]
+            message["headers"] = [*message["headers"], *self._standing, (_HEADER, self.id.encode())]
         elif size := len(message.get("body", b"")):
             self._traffic.sent.inc(size)
         await self._send(message)

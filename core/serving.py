@@ -7,7 +7,8 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from werkzeug.routing import RequestRedirect
 from core import http1
 from core.bells import Bells
 from core.calls import JSON, TAKEN_SECONDS, Call, Gone, headers_of
+from core.certificate import Certificate
 from core.contract.errors import ContractError
 from core.contract.http import STATUS, ErrorBody
 from core.exchange import Exchange
@@ -34,12 +36,16 @@ from core.traffic import Traffic
 log = structlog.get_logger()
 
 Handler = Callable[..., Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES: Final = 2**20
 """Of what Quart takes: it holds all of it."""
 
 DRAIN_SECONDS: Final = 25.0
 """How long requests in flight have to end after SIGTERM."""
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""How long a client has for TLS, which Hypercorn gives a minute."""
 
 LAST_SECONDS: Final = 3.0
 """How long Hypercorn has to close idle connections, then the process ends without it."""
@@ -87,6 +93,10 @@ class App(Quart):
         """Called when no new requests are taken: those that could go on for ever end now."""
         self.guard: Callable[[Call], None] = lambda _: None
         """Raises a ContractError for a call that may not be answered."""
+        self.standing: Callable[[HTTPScope], Headers] = lambda _: ()
+        """The headers of all answers to a request."""
+        self.certificate: Certificate | None = None
+        """That it is served with."""
         self._direct: dict[str, Handler] = {}
         self.telling_problems: set[str] = set()
         self._routes = self.url_map.bind("localhost")
@@ -117,7 +127,7 @@ class App(Quart):
         self.in_flight += 1
         self.is_quiet.clear()
         closing = self._closing(send) if scope["http_version"].startswith("1") else send
-        exchange = Exchange(scope, receive, closing, self.traffic)
+        exchange = Exchange(scope, receive, closing, self.traffic, self.standing(scope))
         REQUEST.set(exchange.id)  # of this task, in which nothing else is answered
         try:
             await self._answer(scope, exchange)
@@ -216,16 +226,29 @@ def json_response(body: str, status: int = 200, headers: Mapping[str, str] | Non
     return Response(body, status, dict(headers or {}), content_type="application/json")
 
 
-async def serve(
-    app: App, *, host: str, port: int, keep_alive_seconds: float, tls: tuple[str, str] | None = None
-) -> None:
-    """Until SIGTERM or SIGINT; then drains.
+class _Config(Config):
+    """Hypercorn makes a context of files, once."""
 
-    `tls`: the files of the certificate chain and of the key. `keep_alive_seconds` is also how long the headers of a
-    request may take.
+    certificate: Certificate | None = None
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self.certificate is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self.certificate.context if self.certificate else None
+
+
+async def serve(
+    app: App, *, host: str, port: int, keep_alive_seconds: float, certificate: Certificate | None = None
+) -> None:
+    """Until SIGTERM or SIGINT; then drains. With a certificate it speaks TLS, and nothing else.
+
+    `keep_alive_seconds` is also how long the headers of a request may take.
     """
     http1.install()
-    config = Config()
+    config = _Config()
+    config.certificate = app.certificate = certificate
     config.bind = [f"fd://{_listen(host, port).detach()}"]
     config.accesslog = None
     config.errorlog = "-"
@@ -235,17 +258,18 @@ async def serve(
     config.keep_alive_max_requests = 1_000_000
     config.include_server_header = False
     config.max_app_queue_size = 4
-    if tls:
-        config.certfile, config.keyfile = tls
-        # Uploads over HTTP/2 cost several times as much: clients that offer both get 1.1.
-        config.alpn_protocols = ["http/1.1", "h2"]
+    config.ssl_handshake_timeout = HANDSHAKE_SECONDS
     asyncio.get_running_loop().set_exception_handler(_note)
-    log.info("server.started", host=host, port=port, tls=bool(tls))
-    watching = asyncio.create_task(app.traffic.watch(lambda: app.in_flight), name="traffic")
+    log.info("server.started", host=host, port=port, tls=certificate is not None)
     try:
-        await hypercorn_serve(app, config, shutdown_trigger=_drained(app))
+        async with asyncio.TaskGroup() as group:
+            watching = [group.create_task(app.traffic.watch(lambda: app.in_flight), name="traffic")]
+            if certificate:
+                watching.append(group.create_task(certificate.watch(app.figures), name="certificate"))
+            await hypercorn_serve(app, config, shutdown_trigger=_drained(app))
+            for task in watching:
+                task.cancel()
     finally:
-        watching.cancel()
         log.info("server.stopped")
         end_soon(1)
 

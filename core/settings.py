@@ -1,9 +1,9 @@
 """What an operator may set of core. Each field is an environment variable of the same name, in capitals."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
@@ -21,6 +21,9 @@ class Settings(BrokerSettings, CoreToken):
 
     core_host: str = "0.0.0.0"  # noqa: S104 - in its container; networks decide who reaches it
     core_port: int = 7000
+    core_tls_cert_file: Path | None = None
+    core_tls_key_file: Path | None = None
+    """Both: core speaks TLS. Neither: plain HTTP."""
     redis_url: SecretStr = SecretStr("redis://redis:6379/0")
     redis_password: SecretStr = SecretStr("")
     redis_password_file: Path | None = None
@@ -53,6 +56,12 @@ class Settings(BrokerSettings, CoreToken):
 
     redis_reserve_percent: float = Field(default=10.0, ge=0, lt=100)
     """Of Redis's maxmemory, for the outputs of running tasks and for bookkeeping: uploads and models may not use it."""
+
+    @model_validator(mode="after")
+    def _is_a_pair(self) -> Self:
+        if (self.core_tls_cert_file is None) != (self.core_tls_key_file is None):
+            raise ValueError("set both CORE_TLS_CERT_FILE and CORE_TLS_KEY_FILE, or neither")
+        return self
 
     @property
     def redis_url_with_password(self) -> str:

@@ -53,15 +53,14 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     @app.direct("GET", "/readyz")
     async def readyz(call: Call) -> None:
-        """Core's answer, which names parts and no places."""
+        """Core's answer, which names parts and no places, and what is wrong here."""
         try:
             async with asyncio.timeout(READY_SECONDS):
-                await relay(call, core, "GET", "/readyz")
+                found = await core.readiness()
         except (TimeoutError, Unavailable):
-            if call.is_answered:
-                return
-            readiness = Readiness(ready=False, missing={"core": "does not answer"})
-            await call.answer(503, readiness.model_dump_json(exclude_defaults=True).encode())
+            found = Readiness(ready=False, missing={"core": "does not answer"})
+        found = found.beside("gateway", app.certificate.trouble if app.certificate else "")
+        await call.answer(200 if found.ready else 503, found.model_dump_json(exclude_defaults=True).encode())
 
     @app.direct("POST", "/api/tasks/")
     async def post_task(call: Call) -> None:

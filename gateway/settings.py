@@ -24,6 +24,16 @@ class Settings(CoreAccess, MetricsPort):
 
     tls_cert_file: Path = Path("tls/certs/server.crt")
     tls_key_file: Path = Path("tls/certs/server.key")
+    tls_client_ca_file: Path | None = None
+    """Who has signed the certificates that clients must show; None: they need none."""
+
+    hsts_days: int = Field(default=365, ge=0)
+    """For so long browsers come by https alone, to all ports of the name; 0: as they like."""
+
+    http_redirect_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where plain HTTP is told to come by https; None: nowhere."""
+    https_port: int = Field(default=443, ge=1, le=65535)
+    """Where it is told to come."""
 
     allow_public_post_model: str = ""
     """Anything but the empty string lets the public register models, as in version 1."""

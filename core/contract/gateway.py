@@ -15,7 +15,9 @@ class GatewayReport(BaseModel):
     name: str = Field(min_length=1, max_length=256)
     version: str = ""
     certificate_expires: datetime
-    """Of the certificate that it serves, which it has read when it started."""
+    """Of the certificate that it serves."""
+    certificate_refused: str = ""
+    """Why it doesn't serve what the certificate's files hold now, but what they held before."""
 
 
 class Gateway(GatewayReport, Present):

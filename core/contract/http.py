@@ -185,3 +185,7 @@ class Readiness(BaseModel):
     ready: bool
     missing: dict[str, str] = {}
     degraded: dict[str, str] = {}
+
+    def beside(self, part: str, trouble: str) -> Self:
+        """With what is wrong of a part, unless that is nothing."""
+        return self.model_copy(update={"degraded": {**self.degraded, part: trouble}}) if trouble else self

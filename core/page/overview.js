@@ -78,7 +78,13 @@ export async function showGateways() {
 const DAY = 86_400_000;
 const SOON_DAYS = 30;
 
-function gateway({ name, version, is_there: isThere, certificate_expires: expires }) {
+function gateway({
+  name,
+  version,
+  is_there: isThere,
+  certificate_expires: expires,
+  certificate_refused: refused,
+}) {
   const days = Math.floor((Date.parse(expires) - Date.now()) / DAY);
   const kind = days < 0 ? "bad" : days < SOON_DAYS ? "warn" : "good";
   const words = days < 0 ? "certificate expired" : `certificate: ${many(days, "day")} left`;
@@ -87,5 +93,6 @@ function gateway({ name, version, is_there: isThere, certificate_expires: expire
     {},
     make("div", { className: "head" }, make("strong", {}, name), make("span", { className: `chip ${kind}` }, words)),
     make("span", { className: "small" }, version, isThere ? "" : " · away"),
+    refused && make("span", { className: "problem" }, `A new certificate isn't served: ${refused}`),
   );
 }
