@@ -108,12 +108,12 @@ class Certificate:
 
     def _expiry(self) -> datetime:
         """Of the file's first certificate, which is the server's own. Python has no other way that needs no library."""
+        for path in self._files:
+            _check_readable(path)
         try:
             fields = _ssl._test_decode_cert(self._cert)  # type: ignore[attr-defined]
-        except ssl.SSLError:
-            raise CertificateRefused(f"{self._cert} is no certificate in PEM") from None
         except OSError as error:
-            raise CertificateRefused(f"{self._cert}: {error.strerror}") from error
+            raise CertificateRefused(f"{self._cert} is no certificate in PEM") from error
         return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(fields["notAfter"])), UTC)
 
     def _unexpired(self) -> datetime:
@@ -131,24 +131,21 @@ class Certificate:
         # All suites are good: the client knows which one its hardware does fast.
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.options |= ssl.OP_NO_RENEGOTIATION
-        # Whoever resumes a session shows no certificate, and is shown none: it would outlast an exchange.
-        context.options |= ssl.OP_NO_TICKET
+        # In a session that is resumed nobody shows a certificate: it would outlast an exchange. Of TLS 1.3 alone.
         context.num_tickets = 0
         try:
             context.load_cert_chain(self._cert, self._key, password=_refuse_password)
-        except ssl.SSLError as error:
-            fault = "isn't the certificate's" if error.reason == "KEY_VALUES_MISMATCH" else "is no key in PEM"
-            raise CertificateRefused(f"{self._key} {fault}") from error
         except OSError as error:
-            raise CertificateRefused(f"{self._key}: {error.strerror}") from error
+            is_anothers = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
+            fault = "isn't the certificate's" if is_anothers else "is no key in PEM"
+            raise CertificateRefused(f"{self._key} {fault}") from error
         if self._client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
+            context.minimum_version = ssl.TLSVersion.TLSv1_3  # before, a client's travels in the clear, and see above
             try:
                 context.load_verify_locations(self._client_ca)
-            except ssl.SSLError:
-                raise CertificateRefused(f"{self._client_ca} holds no certificate in PEM") from None
             except OSError as error:
-                raise CertificateRefused(f"{self._client_ca}: {error.strerror}") from error
+                raise CertificateRefused(f"{self._client_ca} holds no certificate in PEM") from error
         return context
 
 
@@ -158,6 +155,14 @@ def _state(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_ctime_ns
+
+
+def _check_readable(path: Path) -> None:
+    """OpenSSL doesn't say why it isn't."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CertificateRefused(f"{path}: {error.strerror}") from error
 
 
 def _refuse_password() -> str:

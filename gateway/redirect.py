@@ -1,4 +1,4 @@
-"""Plain HTTP, for who typed no https: told where to come, and nothing else. No byte of a body is read."""
+"""Plain HTTP, for who typed no https: told where to come, and nothing else. No body is waited for."""
 
 import asyncio
 import re
@@ -18,10 +18,9 @@ HEAD_SECONDS: Final = 5.0
 """For a request's head, all of it."""
 
 HTTPS_PORT: Final = 443
+INSECURE: Final = ErrorBody(detail="Come by https").model_dump_json().encode()
 _HOST: Final = re.compile(rb"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _TARGET: Final = re.compile(rb"/[!-~]*")
-
-Answer = tuple[HTTPStatus, list[tuple[str, str]]]
 
 
 @asynccontextmanager
@@ -47,10 +46,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *,
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
     try:
         # One who goes away, or isn't done in time, gets no answer.
-        with suppress(OSError, TimeoutError, h11.LocalProtocolError):
+        with suppress(OSError, TimeoutError):
             async with asyncio.timeout(HEAD_SECONDS):
-                status, headers = _judge(await _head(connection, reader), https_port)
-                writer.write(_response(connection, status, headers))
+                writer.write(_response(*_judge(await _head(connection, reader), https_port)))
                 await writer.drain()
     finally:
         writer.close()
@@ -68,15 +66,16 @@ async def _head(connection: h11.Connection, reader: asyncio.StreamReader) -> h11
     raise ConnectionResetError
 
 
-def _judge(request: h11.Request | None, https_port: int) -> Answer:
+def _judge(request: h11.Request | None, https_port: int) -> tuple[HTTPStatus, str | None]:
+    """The status, and where to go."""
     if request is None or not (location := _location(request, https_port)):
-        return HTTPStatus.BAD_REQUEST, []
+        return HTTPStatus.BAD_REQUEST, None
     has_body = any(
         name == b"transfer-encoding" or (name == b"content-length" and int(value)) for name, value in request.headers
     )
     if request.method not in (b"GET", b"HEAD") or has_body:
-        return HTTPStatus.FORBIDDEN, []
-    return HTTPStatus.PERMANENT_REDIRECT, [("Location", location)]
+        return HTTPStatus.FORBIDDEN, None
+    return HTTPStatus.PERMANENT_REDIRECT, location
 
 
 def _location(request: h11.Request, https_port: int) -> str | None:
@@ -88,10 +87,9 @@ def _location(request: h11.Request, https_port: int) -> str | None:
     return f"https://{host[1].decode()}{port}{request.target.decode()}"
 
 
-def _response(connection: h11.Connection, status: HTTPStatus, headers: list[tuple[str, str]]) -> bytes:
-    detail = "Come by https" if status == HTTPStatus.FORBIDDEN else status.phrase
-    body = ErrorBody(detail=detail).model_dump_json().encode()
-    headers = [*headers, ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    response = h11.Response(status_code=status, reason=status.phrase, headers=[*headers, ("Connection", "close")])
-    sent = (response, h11.Data(data=body), h11.EndOfMessage())
-    return b"".join(connection.send(event) or b"" for event in sent)
+def _response(status: HTTPStatus, location: str | None) -> bytes:
+    body = INSECURE if status == HTTPStatus.FORBIDDEN else b""
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"Location: {location}"] if location else []
+    lines += ["Content-Type: application/json"] if body else []
+    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -1,4 +1,5 @@
-"""`python -m tls.certs DOMAIN`: a local certificate authority and the gateway's server certificate.
+"""`python -m tls.certs DOMAIN`: a local certificate authority and the gateway's server certificate; of the same
+authority also certificates for what only our own services reach, and for clients.
 
 Files, in one folder: ca.crt (what clients are told to trust), ca.key, server.crt, server.key. Run again, for
 another domain or before the certificate expires, it issues under the same authority, so that clients go on unchanged.
@@ -27,10 +28,13 @@ FOLDER = Path(__file__).parent / "certs"
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)  # the longest that browsers accept
+INNER_NAMES = ("core", "redis", "rabbitmq", "localhost", "127.0.0.1", "::1")
 RENEW_BEFORE = timedelta(days=30)
 BACKDATED = timedelta(hours=1)  # a client's clock may be behind ours
 
 _HOST_NAME = re.compile(r"(?!.{254})(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.IGNORECASE)
+
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@_.-]{0,63}")
 
 _KEY_USAGES = (
     "digital_signature",
@@ -47,6 +51,10 @@ _KEY_USAGES = (
 
 class DomainError(ValueError):
     """Neither a host's name nor an IP address."""
+
+
+class NoAuthorityError(Exception):
+    """There is none of ours to issue a certificate."""
 
 
 class CertificatesInTheWayError(Exception):
@@ -88,7 +96,7 @@ def make(folder: Path, domain: str, *, force: bool = False) -> Certificates:
     Raises CertificatesInTheWayError, and changes nothing, when that would replace files that aren't this authority's;
     `force` replaces them. Raises DomainError when there can be no certificate for `domain`.
     """
-    names = _subject_alternative_names(domain)
+    names = _alternative_names(domain, "localhost", "127.0.0.1", "::1")
     files = Certificates(folder)
     folder.mkdir(parents=True, exist_ok=True)
     authority = _load_authority(files)
@@ -99,10 +107,33 @@ def make(folder: Path, domain: str, *, force: bool = False) -> Certificates:
         _write(files.ca_key, _key_pem(authority.key), mode=0o600)
         _write(files.ca_cert, _cert_pem(authority.cert), mode=0o644)
     key = ec.generate_private_key(ec.SECP256R1())
-    cert = _issue(authority, key, names)
+    cert = _issue(authority, key, "InferenceServer", SERVER_LIFE, names)
     _write(files.key, _key_pem(key), mode=0o640)
     _write(files.cert, _cert_pem(cert), mode=0o644)
     return files
+
+
+def issue_inner(files: Certificates, cert: Path, key: Path, *, mode: int = 0o640) -> None:
+    """For INNER_NAMES, by the authority that is there; else NoAuthorityError. `mode` is the key's. It lasts as long as
+    an authority: nobody would see it expire, and browsers, who want it short, have no say in it.
+    """
+    own = ec.generate_private_key(ec.SECP256R1())
+    inner = _issue(_authority(files), own, "InferenceServer inside", CA_LIFE, _alternative_names(*INNER_NAMES))
+    _write(key, _key_pem(own), mode=mode)
+    _write(cert, _cert_pem(inner), mode=0o644)
+
+
+def issue_client(files: Certificates, name: str) -> Path:
+    """A certificate and its key, in one file, which only its owner may read: for a client of a gateway that wants one.
+    Raises NoAuthorityError; DomainError when it can't be called so.
+    """
+    if not _CLIENT_NAME.fullmatch(name):
+        raise DomainError(f"{name!r} is no name for a client: letters, digits, '@', '.', '_' and '-'")
+    authority, key = _authority(files), ec.generate_private_key(ec.SECP256R1())
+    path = files.folder / "clients" / f"{name}.pem"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    _write(path, _cert_pem(_issue(authority, key, name, SERVER_LIFE, None)) + _key_pem(key), mode=0o600)
+    return path
 
 
 def check(domain: str) -> None:
@@ -163,6 +194,12 @@ def _load_authority(files: Certificates) -> _Authority | None:
     return _Authority(cert, key)
 
 
+def _authority(files: Certificates) -> _Authority:
+    if authority := _load_authority(files):
+        return authority
+    raise NoAuthorityError(f"{files.folder} holds no authority of ours (ca.crt with its ca.key)")
+
+
 def _make_authority() -> _Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     # The suffix tells the authorities of two servers apart in one trust store.
@@ -177,20 +214,27 @@ def _make_authority() -> _Authority:
 
 
 def _issue(
-    authority: _Authority, key: ec.EllipticCurvePrivateKey, names: x509.SubjectAlternativeName
+    authority: _Authority,
+    key: ec.EllipticCurvePrivateKey,
+    subject: str,
+    life: timedelta,
+    names: x509.SubjectAlternativeName | None,
 ) -> x509.Certificate:
+    """For a server of these names; None: for a client."""
     # Authority key identifier, key usage and critical basic constraints: VERIFY_X509_STRICT, the default of
     # Python 3.13's clients, refuses a certificate without them.
     issuer_key_id = authority.cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return (
-        _builder(_name("InferenceServer"), authority.cert.subject, key.public_key(), SERVER_LIFE)
+    usage = ExtendedKeyUsageOID.SERVER_AUTH if names else ExtendedKeyUsageOID.CLIENT_AUTH
+    builder = (
+        _builder(_name(subject), authority.cert.subject, key.public_key(), life)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage("digital_signature"), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
-        .add_extension(names, critical=False)
-        .sign(authority.key, hashes.SHA256())
     )
+    if names:
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def _builder(
@@ -217,9 +261,8 @@ def _key_usage(*used: str) -> x509.KeyUsage:
     return x509.KeyUsage(**{usage: usage in used for usage in _KEY_USAGES})
 
 
-def _subject_alternative_names(domain: str) -> x509.SubjectAlternativeName:
-    names = list(dict.fromkeys(_general_name(name) for name in (domain, "localhost", "127.0.0.1", "::1")))
-    return x509.SubjectAlternativeName(names)
+def _alternative_names(*names: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName(list(dict.fromkeys(_general_name(name) for name in names)))
 
 
 def _general_name(name: str) -> x509.GeneralName:
@@ -266,27 +309,42 @@ def _replacing(path: Path, mode: int) -> Iterator[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tls.certs", description="Make a local CA and a server certificate."
+        prog="python -m tls.certs", description="Make a local CA and a server certificate, or others of that CA."
     )
-    parser.add_argument("domain", help="the name or the IP address that clients will use")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("domain", nargs="?", help="the name or the IP address that clients will use")
+    what.add_argument("--client", metavar="NAME", help="one for a client, of a gateway that asks for it")
+    what.add_argument("--inner", type=Path, metavar="FOLDER", help=f"one for {', '.join(INNER_NAMES)}, put there")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the CA and the gateway's are")
     parser.add_argument("--force", action="store_true", help="replace certificates that this tool didn't make")
     arguments = parser.parse_args()
     try:
-        files = make(arguments.folder, arguments.domain, force=arguments.force)
+        made = _made(arguments)
     except CertificatesInTheWayError as problem:
         sys.stderr.write(f"{problem}.\nMove your own files away, or replace them with --force.\n")
         return 1
-    except DomainError as problem:
+    except (DomainError, NoAuthorityError) as problem:
         sys.stderr.write(f"{problem}.\n")
         return 1
-    for path, what in (
+    for path, what_for in made:
+        sys.stdout.write(f"{path}  {what_for}\n")
+    return 0
+
+
+def _made(arguments: argparse.Namespace) -> list[tuple[Path, str]]:
+    files = Certificates(arguments.folder)
+    if arguments.client:
+        return [(issue_client(files, arguments.client), "the client's certificate with its key: theirs, and secret")]
+    if arguments.inner:
+        cert, key = arguments.inner / "inner.crt", arguments.inner / "inner.key"
+        issue_inner(files, cert, key)
+        return [(cert, "servers behind the gateway show it"), (key, "its key")]
+    make(files.folder, arguments.domain, force=arguments.force)
+    return [
         (files.cert, "the gateway serves it"),
         (files.key, "its key"),
         (files.ca_cert, "clients trust it"),
-    ):
-        sys.stdout.write(f"{path}  {what}\n")
-    return 0
+    ]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Another gateway beside the stack's, with settings of its own."""
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,10 +24,27 @@ class Gateway:
     log: Path
     pid: int
     """Of several processes the parent's."""
+    client_cert: Path | None
+    """What it is shown, with its key."""
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """A client's."""
+        context = ssl.create_default_context(cafile=self.ca_cert)
+        if self.client_cert:
+            context.load_cert_chain(self.client_cert)
+        return context
 
     def get(self, path: str, **headers: str) -> requests.Response:
         """On a connection of its own, so that the kernel chooses who answers."""
-        return requests.get(self.url + path, headers=headers, verify=str(self.ca_cert), timeout=30)
+        cert = str(self.client_cert) if self.client_cert else None
+        return requests.get(
+            self.url + path, headers=headers, verify=str(self.ca_cert), cert=cert, timeout=30, allow_redirects=False
+        )
 
     def answers(self) -> bool:
         try:
@@ -36,7 +54,7 @@ class Gateway:
 
 
 @contextmanager
-def gateway(stack: Stack, folder: Path, **settings: str) -> Iterator[Gateway]:
+def gateway(stack: Stack, folder: Path, *, client_cert: Path | None = None, **settings: str) -> Iterator[Gateway]:
     """Started and answering; `settings` are environment variables."""
     port, metrics_port = free_ports(2)
     environment = {
@@ -52,13 +70,16 @@ def gateway(stack: Stack, folder: Path, **settings: str) -> Iterator[Gateway]:
     log = folder / "gateway.log"
     command = [sys.executable, "-m", "gateway"]
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | environment | settings, stdout=file)
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=os.environ | environment | settings, stdout=file, stderr=file
+        )
     its = Gateway(
         url=f"https://localhost:{port}",
         metrics_url=f"http://127.0.0.1:{metrics_port}/metrics",
         ca_cert=stack.certificates.ca_cert,
         log=log,
         pid=process.pid,
+        client_cert=client_cert,
     )
     try:
         eventually(its.answers)
