@@ -56,7 +56,7 @@ COPY --from=build /staged/gateway /
 USER 10001:10001
 EXPOSE 8443
 HEALTHCHECK --interval=5s --timeout=10s --start-period=60s \
-  CMD ["python", "-I", "/app/core/probe.py", "https://127.0.0.1:8443/healthz"]
+  CMD python -I /app/core/probe.py https://127.0.0.1:8443/healthz ${TLS_CLIENT_CA_FILE:+--handshake}
 CMD ["python", "-m", "gateway"]
 
 # Root, because whoever reaches the Docker socket is root anyway, and the models' files have owners of their own.

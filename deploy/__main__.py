@@ -8,7 +8,18 @@ from collections.abc import Mapping
 
 from demo.__main__ import demo_stack
 from deploy import dashboard, preparation, resets, swarm
-from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, refuse_on_swarm, running, say, show_compose
+from deploy.compose import (
+    ENVIRONMENT,
+    DeploymentError,
+    check,
+    core_url,
+    gateway_url,
+    has_inner_tls,
+    refuse_on_swarm,
+    running,
+    say,
+    show_compose,
+)
 from deploy.ports import listening, port_of
 from tls import certs
 
@@ -36,11 +47,12 @@ def up(_: argparse.Namespace) -> None:
     except DeploymentError as error:
         raise DeploymentError(f"{error}: just ps shows which part, just logs NAME why.") from None
     address = gateway_url(domain, ports["HTTPS_PORT"])
-    core = f"http://localhost:{ports['OPERATOR_PORT']}"
+    files = settings.get("COMPOSE_FILE", "")
+    core, trusting = core_url(ports["OPERATOR_PORT"], files), "--cacert secrets/inner_ca " * has_inner_tls(files)
     say(f"""
 up after {time.monotonic() - started:.0f} s: {address}
 Clients trust tls/certs/ca.crt, unless the certificate is your own. Register a model, then post zips to it:
-  curl -sS -H "Authorization: Bearer $(cat secrets/core_token)" -X POST \\
+  curl -sS {trusting}-H "Authorization: Bearer $(cat secrets/core_token)" -X POST \\
        '{core}/api/models/?human_readable_id=NAME&container_tag=IMAGE&use_gpu=false'
 just ps and just logs show what runs; just down stops it.""")
 

@@ -137,7 +137,7 @@ class Redis:
     def ask(self, *lines: str) -> list[str]:
         """Each command's answer, in a line; raises DeploymentError in Redis's words."""
         command = ["docker", "exec", "--interactive", self.container, "sh", "-c"]
-        script = "read -r REDISCLI_AUTH; export REDISCLI_AUTH; exec redis-cli --no-auth-warning -e"
+        script = "read -r REDISCLI_AUTH; export REDISCLI_AUTH; exec redis-cli $REDIS_CLI_TLS --no-auth-warning -e"
         told = "\n".join((self._password, *lines, ""))  # not in an argument, which all of the host could see
         done = subprocess.run(
             [*command, script], cwd=REPOSITORY, input=told, capture_output=True, text=True, check=False

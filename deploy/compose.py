@@ -10,6 +10,7 @@ from demo.stack import REPOSITORY
 
 ENVIRONMENT: Final = REPOSITORY / ".env"
 HTTPS_PORT: Final = 443
+TLS_FILE: Final = "deploy/tls.yaml"
 OF_STACK: Final = "label=com.docker.stack.namespace=inference-server"
 OLDEST: Final = (2, 24)
 """The first Compose that takes an env_file that need not be there."""
@@ -116,3 +117,13 @@ def gateway_url(host: str, port: int) -> str:
     """Where clients reach it; an IPv6 address stands in brackets."""
     name = f"[{host}]" if ":" in host else host
     return f"https://{name}" if port == HTTPS_PORT else f"https://{name}:{port}"
+
+
+def has_inner_tls(files: str) -> bool:
+    """Whether these files, as COMPOSE_FILE names them, let core, Redis and RabbitMQ speak TLS."""
+    return TLS_FILE in files.split(":")
+
+
+def core_url(port: str | int, files: str) -> str:
+    """Where operators on this machine reach it. Of https the certificate's authority is secrets/inner_ca."""
+    return f"{'https' if has_inner_tls(files) else 'http'}://localhost:{port}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.routes.dashboard import PATH
 from demo.__main__ import demo_stack
 from deploy import preparation
-from deploy.compose import ENVIRONMENT, DeploymentError, on_swarm, running, say
+from deploy.compose import ENVIRONMENT, DeploymentError, core_url, on_swarm, running, say
 
 PORT_ON_SWARM = 7000
 """Of the core for operators, as README starts it."""
@@ -17,8 +17,8 @@ PORT_ON_SWARM = 7000
 
 def show(_: argparse.Namespace) -> None:
     """In a browser, too, where this machine has a screen."""
-    port, token = _core()
-    page = f"http://127.0.0.1:{port}{PATH}"
+    url, token = _core()
+    page, port = f"{url}{PATH}", url.rpartition(":")[2]
     say(f"""{page}
 The browser asks for a name, any will do, and for a password: that is the token in {os.path.relpath(token)}.
 From another machine: ssh -L {port}:127.0.0.1:{port} to this one, then the same address there.""")
@@ -26,14 +26,15 @@ From another machine: ssh -L {port}:127.0.0.1:{port} to this one, then the same 
         webbrowser.open(page)
 
 
-def _core() -> tuple[str | int, Path]:
-    """The port of the one that runs here, and the file with its token. Raises DeploymentError."""
+def _core() -> tuple[str, Path]:
+    """Where the one is that runs here, and the file with its token. Raises DeploymentError."""
     token = preparation.SECRETS / "core_token"
     if "core" in running():
-        return preparation.settings()["OPERATOR_PORT"], token
+        settings = preparation.settings()
+        return core_url(settings["OPERATOR_PORT"], settings.get("COMPOSE_FILE", "")), token
     demo = demo_stack()
     if demo.is_up():
-        return demo.ports.core, demo.token_file
+        return core_url(demo.ports.core, ""), demo.token_file
     if ENVIRONMENT.exists() and on_swarm():
-        return PORT_ON_SWARM, token
+        return core_url(PORT_ON_SWARM, ""), token
     raise DeploymentError("Nothing runs: just up or just demo starts it.")

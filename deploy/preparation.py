@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import Final
 
 from demo.stack import REPOSITORY
-from deploy.compose import ENVIRONMENT, DeploymentError, parse_env
+from deploy.compose import ENVIRONMENT, DeploymentError, has_inner_tls, parse_env
 from tls import certs
 
 SECRETS: Final = REPOSITORY / "secrets"
 EXAMPLE: Final = REPOSITORY / ".env.example"
 DEFINITIONS: Final = REPOSITORY / "deploy" / "rabbitmq-definitions.json"
-CONFIGURATIONS: Final = (REPOSITORY / "deploy" / "redis.conf", REPOSITORY / "deploy" / "rabbitmq.conf")
+CONFIGURATIONS: Final = tuple(
+    REPOSITORY / "deploy" / name for name in ("redis.conf", "rabbitmq.conf", "rabbitmq-tls.conf")
+)
 DRIVER: Final = Path("/proc/driver/nvidia")
 PASSWORDS: Final = ("core_token", "redis_password", "rabbitmq_password")
+INNER: Final = (SECRETS / "inner_ca", SECRETS / "inner_cert", SECRETS / "inner_key")
+"""What deploy/tls.yaml gives to services: an authority, and the certificate of those that others connect to."""
 READ_AT_START: Final[Mapping[str, Sequence[Path]]] = {
-    "redis": (CONFIGURATIONS[0], SECRETS / "redis_users"),
-    "rabbitmq": (CONFIGURATIONS[1], SECRETS / "rabbitmq_definitions"),
-    "core": tuple(SECRETS / name for name in PASSWORDS),
-    "gateway": (SECRETS / "core_token", certs.Certificates(certs.FOLDER).cert),
-    "gpu_agent": (SECRETS / "core_token", SECRETS / "rabbitmq_password"),
+    "redis": (CONFIGURATIONS[0], SECRETS / "redis_users", *INNER),
+    "rabbitmq": (*CONFIGURATIONS[1:], SECRETS / "rabbitmq_definitions", *INNER),
+    "core": (*(SECRETS / name for name in PASSWORDS), *INNER),
+    "gateway": (SECRETS / "core_token", INNER[0]),
+    "gpu_agent": (SECRETS / "core_token", SECRETS / "rabbitmq_password", INNER[0]),
 }
 """Which files a service reads once: it is to be started anew when one of them has changed."""
 GiB: Final = 2**30
@@ -72,9 +76,28 @@ def derive() -> None:
         path.chmod(0o644)  # a strict umask would keep it from the containers' users
     for name, made_of, derived in _DERIVED:
         _keep_up(SECRETS / name, derived((SECRETS / made_of).read_text().strip()))
+    if has_inner_tls(os.environ.get("COMPOSE_FILE") or settings().get("COMPOSE_FILE", "")):
+        _ensure_inner()
     for service, paths in READ_AT_START.items():
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths if path.exists())).hexdigest()
         _keep_up(SECRETS / f"{service}.env", f"READ_AT_START={digest[:12]}\n")
+
+
+def _ensure_inner() -> None:
+    """Made once, of the authority in tls/certs, unless all three are there: they may be the operator's own."""
+    if all(path.exists() for path in INNER):
+        return
+    files = certs.Certificates(certs.FOLDER)
+    authority, cert, key = INNER
+    try:
+        certs.issue_inner(files, cert, key, mode=0o644)
+    except certs.NoAuthorityError as error:
+        raise DeploymentError(
+            f"deploy/tls.yaml: {error}. Put a certificate for {', '.join(certs.INNER_NAMES[:4])} into "
+            f"{', '.join(map(_shown, INNER))} (its authority, itself, its key; mode 644)."
+        ) from error
+    authority.write_bytes(files.ca_cert.read_bytes())
+    authority.chmod(0o644)
 
 
 def settings() -> dict[str, str]:

@@ -109,7 +109,9 @@ def last_trouble(lines: Sequence[str]) -> str:
 def answers(site: Site) -> Iterator[Finding]:
     """What core and gateway say of being ready, from where operators and clients call them."""
     if _runs(site, "core") and (port := site.port("OPERATOR_PORT")):
-        yield _judge_ready(f"http://localhost:{port}", None)
+        yield _judge_ready(site.core_url(port), site.core_trust)
+    if site.setting("TLS_CLIENT_CA_FILE"):
+        return  # it answers clients that show a certificate, and the doctor has none
     if _runs(site, "gateway") and (port := site.port("HTTPS_PORT")):
         own = Certificates(site.certificates).ca_cert
         context = ssl.create_default_context(cafile=str(own) if own.exists() else None)
@@ -155,11 +157,11 @@ def agents(site: Site) -> Iterator[Finding]:
     port = site.port("OPERATOR_PORT")
     if not (_runs(site, "core") and port):
         return
-    request = urllib.request.Request(
-        f"http://localhost:{port}/api/agents/", headers={"Authorization": f"Bearer {site.secret('core_token')}"}
+    request = urllib.request.Request(  # noqa: S310
+        f"{site.core_url(port)}/api/agents/", headers={"Authorization": f"Bearer {site.secret('core_token')}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=CALL_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=CALL_SECONDS, context=site.core_trust) as answer:  # noqa: S310
             yield from judge_agents(json.load(answer))
     except urllib.error.HTTPError as error:
         if error.code == 401:
@@ -193,8 +195,8 @@ def redis(site: Site) -> Iterator[Finding]:
     if not _runs(site, "redis"):
         return
     environment = {"REDISCLI_AUTH": site.secret("redis_password")}
-    cli = ("docker", "exec", "--env", "REDISCLI_AUTH", site.containers["redis"].id, "redis-cli", "--no-auth-warning")
-    said = site.run(*cli, "INFO", environment=environment)
+    shell = ("docker", "exec", "--env", "REDISCLI_AUTH", site.containers["redis"].id, "sh", "-c")
+    said = site.run(*shell, "redis-cli $REDIS_CLI_TLS --no-auth-warning INFO", environment=environment)
     figures = dict(line.split(":", 1) for line in said.out.splitlines() if ":" in line)
     if "redis_version" not in figures:
         words = (said.out or said.error).strip().splitlines() or ["nothing"]

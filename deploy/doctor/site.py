@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import ssl
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from demo.stack import REPOSITORY
-from deploy.compose import OF_STACK, parse_env
+from deploy.compose import OF_STACK, core_url, has_inner_tls, parse_env
 from deploy.ports import port_of
 
 COMMAND_SECONDS: Final = 15.0
@@ -84,6 +85,16 @@ class Site:
     def setting(self, name: str) -> str:
         """As Compose takes it: the shell's comes before .env's. Empty when it is nowhere."""
         return os.environ.get(name) or self.env.get(name, "")
+
+    def core_url(self, port: int) -> str:
+        return core_url(port, self.setting("COMPOSE_FILE"))
+
+    @property
+    def core_trust(self) -> ssl.SSLContext | None:
+        """Of core's certificate, if it has one."""
+        authority = self.secrets / "inner_ca"
+        has_one = has_inner_tls(self.setting("COMPOSE_FILE")) and authority.exists()
+        return ssl.create_default_context(cafile=authority) if has_one else None
 
     def port(self, name: str) -> int | None:
         return port_of(self.setting(name))

@@ -102,7 +102,9 @@ def api(site: Site) -> Iterator[Api]:
 @pytest.fixture
 def core(site: Site) -> Iterator[Api]:
     """The private API, as operators on the host reach it."""
-    core = Api.private("http://localhost:7000", site.secret("core_token"))
+    has_tls = "deploy/tls.yaml" in (site.folder / ".env").read_text()
+    core = Api.private(f"http{'s' * has_tls}://localhost:7000", site.secret("core_token"))
+    core.session.verify = str(site.folder / "secrets" / "inner_ca") if has_tls else False
     with core.session:
         yield core
 

@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ import requests
 
 from core.contract import queues
 from tests.compose.conftest import OURS, SERVICES, Site
+from tests.compose.operating import doctor
 from tests.e2e.api import Api
 from tests.e2e.conftest import COPY, INPUT
 from tests.images import Images
@@ -56,7 +58,7 @@ def test_everything_is_healthy(site: Site, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_files_are_valid(site: Site) -> None:
     """Also with what can stand beside it."""
-    for beside in ("deploy/gpu.yaml", "deploy/monitoring.yaml"):
+    for beside in ("deploy/gpu.yaml", "deploy/monitoring.yaml", "deploy/redirect.yaml", "deploy/tls.yaml"):
         site.compose("--file", "docker-compose.yaml", "--file", beside, "config", "--quiet")
 
 
@@ -190,17 +192,45 @@ def test_a_taken_port_is_named(site: Site) -> None:
     site.compose("up", "--detach", "--wait")
 
 
-def test_up_takes_what_has_changed(site: Site, api: Api) -> None:
-    """A new certificate, and a Redis configured anew. Compose replaces with it what depends on it, and nothing else."""
-    before = {service: site.inspect(service)["Id"] for service in SERVICES}
+def test_a_new_certificate_is_served_at_once(site: Site) -> None:
+    """By the gateway as it runs, which sees the folder that is mounted."""
+    before = site.inspect("gateway")["State"]["StartedAt"]
     site.run(sys.executable, "-m", "tls.certs", "localhost")
+    new = (site.folder / "tls" / "certs" / "server.crt").read_text()
+    eventually(lambda: ssl.get_server_certificate(("localhost", 443)) == new)
+    assert site.inspect("gateway")["State"]["StartedAt"] == before
+
+
+def test_up_takes_what_has_changed(site: Site, api: Api) -> None:
+    """A Redis configured anew. Compose replaces with it what depends on it, and nothing else."""
+    before = {service: site.inspect(service)["Id"] for service in SERVICES}
     with (site.folder / "deploy" / "redis.conf").open("a") as configuration:
         configuration.write("hz 20\n")
     site.deploy("up")
     replaced = {name for name, found in before.items() if site.inspect(name)["Id"] != found}
-    assert replaced >= {"redis", "gateway"}
+    assert "redis" in replaced
     assert "rabbitmq" not in replaced
     assert api.get("/healthz").status_code == 200
+
+
+def test_tls_inside(site: Site, request: pytest.FixtureRequest) -> None:
+    """With deploy/tls.yaml nobody is spoken to in the clear, tasks run as ever, and the doctor finds his way. It stays
+    so for the tests that follow.
+    """
+    site.set(COMPOSE_FILE="docker-compose.yaml:deploy/tls.yaml")
+    assert "https://localhost:7000" in site.deploy("up")
+    for service, port in (("redis", 6379), ("core", 7000)):
+        asked = f"exec 3<>/dev/tcp/{service}/{port}; printf 'PING\\r\\n\\r\\n' >&3; head -c 5 <&3 || true"
+        assert not {"+PONG", "-NOAU", "HTTP/"} & {site.compose("exec", "--no-TTY", "rabbitmq", "bash", "-c", asked)[:5]}
+    with pytest.raises(requests.ConnectionError):
+        requests.get("http://localhost:7000/healthz", timeout=10)
+    core: Api = request.getfixturevalue("core")
+    assert core.get("/readyz").json() == {"ready": True}
+    model: Callable[..., str] = request.getfixturevalue("model")
+    assert files_of(request.getfixturevalue("api").output(model(COPY), INPUT)) == OUTPUT
+    running = {"services", "answers", "redis", "rabbitmq", "agents"}
+    assert [found for found in doctor(site) if found["check"] in running and found["level"] == "broken"] == []
+    assert "https://localhost:7000/dashboard" in site.deploy("dashboard")
 
 
 def test_volumes_are_the_projects_own(site: Site) -> None:

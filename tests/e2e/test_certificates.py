@@ -157,7 +157,7 @@ def test_clients_show_certificates_where_they_are_asked_to(stack: Stack, tmp_pat
         with socket.create_connection(("127.0.0.1", asking.port), 10) as plain, pytest.raises(OSError):
             former.wrap_socket(plain, server_hostname="localhost")
         assert asking.get("/").ok
-        probe = [sys.executable, "-I", str(REPOSITORY / "core" / "probe.py"), f"{asking.url}/healthz"]
+        probe = [sys.executable, "-I", str(REPOSITORY / "core" / "probe.py"), f"{asking.url}/healthz", "--handshake"]
         assert subprocess.run(probe, timeout=30).returncode == 0
     said = asking.log.read_text()
     assert "Traceback" not in said
