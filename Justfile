@@ -101,6 +101,11 @@ restore FOLDER *ARGS: (setup "compose")
 certs DOMAIN *ARGS: (setup "compose")
     @{{ python }} -m tls.certs {{ DOMAIN }} {{ ARGS }}
 
+# Make a certificate for a client of a gateway that wants one, by that CA: docs/tls.md
+[no-exit-message]
+certs-client NAME: (setup "compose")
+    @{{ python }} -m tls.certs --client {{ NAME }}
+
 # Run the client, against the demo unless INFER_URL says otherwise (just infer submit passthrough FOLDER -o results)
 [no-exit-message]
 [positional-arguments]
