@@ -29,7 +29,7 @@ from inference_client.eventstream import Message, messages
 from inference_client.session import PASSING, Patience, Session, task_path
 from inference_client.sources import Given, source
 from inference_client.uploads import ZIP, Upload, body_of
-from inference_client.wire import AsyncWire, BlockingWire, Call, Wire
+from inference_client.wire import AsyncWire, BlockingWire, Call, Wire, trust
 
 PATIENCE_SECONDS: Final = 300.0
 WAIT_SECONDS: Final = 30.0
@@ -215,8 +215,8 @@ class Operations:
 class AsyncClient(Operations):
     """`async with AsyncClient("https://…", ca="ca.crt") as client: await client.models()`
 
-    For asyncio. `ca` is the file of who may sign the server's certificate. `key` is for operators: core's token, with
-    core's address.
+    For asyncio. `ca` is the file of who may sign the server's certificate, `cert` that of the client's own with its
+    key, for a server that asks for one. `key` is for operators: core's token, with core's address.
     """
 
     def __init__(
@@ -224,10 +224,11 @@ class AsyncClient(Operations):
         url: str,
         *,
         ca: str | PathLike[str] | None = None,
+        cert: str | PathLike[str] | None = None,
         key: str | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        super().__init__(AsyncWire(url, Path(ca) if ca else None, key), patience_seconds)
+        super().__init__(AsyncWire(url, trust(ca, cert), key), patience_seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -241,8 +242,8 @@ class AsyncClient(Operations):
 class Client:
     """`with Client("https://…", ca="ca.crt") as client: client.models()`
 
-    `ca` is the file of who may sign the server's certificate. `key` is for operators: core's token, with core's
-    address. For one thread.
+    `ca` is the file of who may sign the server's certificate, `cert` that of the client's own with its key, for a
+    server that asks for one. `key` is for operators: core's token, with core's address. For one thread.
     """
 
     def __init__(
@@ -250,10 +251,11 @@ class Client:
         url: str,
         *,
         ca: str | PathLike[str] | None = None,
+        cert: str | PathLike[str] | None = None,
         key: str | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        self._wire = BlockingWire(url, Path(ca) if ca else None, key)
+        self._wire = BlockingWire(url, trust(ca, cert), key)
         self._operations = Operations(self._wire, patience_seconds)
 
     models = blocking(Operations.models)

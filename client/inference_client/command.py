@@ -15,7 +15,7 @@ HELP: Final = """Send files to a model on an InferenceServer, watch the task, fe
 
 Which server: --url, or INFER_URL, or a file infer.toml with
 url = "https://HOST:PORT", in ~/.config (on Windows in %APPDATA%),
-or where INFER_CONFIG says. Likewise ca, key and patience.
+or where INFER_CONFIG says. Likewise ca, cert, key and patience.
 
 A key is for operators alone: core's token, with core's address.
 
@@ -54,10 +54,11 @@ def infer(
     context: typer.Context,
     url: Annotated[str | None, typer.Option(help="The server, https://HOST:PORT.")] = None,
     ca: Annotated[str | None, typer.Option(help="The file (PEM) of the CA that signed its certificate.")] = None,
+    cert: Annotated[str | None, typer.Option(help="The file (PEM) of your own, with its key, if it asks.")] = None,
     key: Annotated[str | None, typer.Option(help="Core's token, for operators; better in INFER_KEY.")] = None,
     patience: Annotated[str | None, typer.Option(help="Seconds to bear that the server is away: 300.")] = None,
 ) -> None:
-    context.obj = {"url": url, "ca": ca, "key": key, "patience": patience}
+    context.obj = {"url": url, "ca": ca, "cert": cert, "key": key, "patience": patience}
 
 
 @models_app.callback()

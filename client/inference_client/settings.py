@@ -11,7 +11,8 @@ from inference_client.client import PATIENCE_SECONDS
 from inference_client.errors import InferenceError
 
 FILE_NAME: Final = "infer.toml"
-KEYS: Final = ("url", "ca", "key", "patience")
+KEYS: Final = ("url", "ca", "cert", "key", "patience")
+PATHS: Final = ("ca", "cert")
 
 
 class NotConfigured(InferenceError):
@@ -24,6 +25,7 @@ class Settings:
 
     url: str
     ca: Path | None
+    cert: Path | None
     key: str | None
     patience_seconds: float
 
@@ -42,7 +44,8 @@ class Settings:
             patience_seconds = float(said.get("patience", PATIENCE_SECONDS))
         except ValueError:
             raise NotConfigured(f"patience is a number of seconds, not {said['patience']!r}") from None
-        return cls(said["url"], Path(said["ca"]) if said.get("ca") else None, said.get("key"), patience_seconds)
+        ca, cert = (Path(said[name]) if said.get(name) else None for name in PATHS)
+        return cls(said["url"], ca, cert, said.get("key"), patience_seconds)
 
 
 def config_file(environment: Mapping[str, str]) -> Path:
@@ -69,6 +72,5 @@ def _of_file(file: Path, *, is_named: bool) -> dict[str, str]:
     if unknown := found.keys() - set(KEYS):
         raise NotConfigured(f"{file} has {', '.join(sorted(unknown))}; there are {', '.join(KEYS)}")
     said = {name: str(value) for name, value in found.items()}
-    if "ca" in said:
-        said["ca"] = str(file.parent / Path(said["ca"]).expanduser())
-    return said
+    paths = {name: str(file.parent / Path(said[name]).expanduser()) for name in PATHS if name in said}
+    return said | paths

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import httpx
@@ -71,9 +71,9 @@ class Wire(Protocol):
 
 
 class BlockingWire:
-    def __init__(self, url: str, ca: Path | None, key: str | None) -> None:
+    def __init__(self, url: str, trust: ssl.SSLContext, key: str | None) -> None:
         self._url = url
-        self._client = httpx.Client(base_url=url, verify=_trust(ca), headers=_headers(key), limits=_LIMITS)
+        self._client = httpx.Client(base_url=url, verify=trust, headers=_headers(key), limits=_LIMITS)
 
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
@@ -102,9 +102,9 @@ class BlockingWire:
 class AsyncWire:
     """On asyncio's loop; files are read and written in threads."""
 
-    def __init__(self, url: str, ca: Path | None, key: str | None) -> None:
+    def __init__(self, url: str, trust: ssl.SSLContext, key: str | None) -> None:
         self._url = url
-        self._client = httpx.AsyncClient(base_url=url, verify=_trust(ca), headers=_headers(key), limits=_LIMITS)
+        self._client = httpx.AsyncClient(base_url=url, verify=trust, headers=_headers(key), limits=_LIMITS)
 
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
@@ -140,8 +140,19 @@ def _headers(key: str | None) -> dict[str, str]:
     return headers | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-def _trust(ca: Path | None) -> ssl.SSLContext:
-    if ca is None:
+def trust(ca: str | PathLike[str] | None, cert: str | PathLike[str] | None) -> ssl.SSLContext:
+    """Whom to trust, and what to show to a server that asks. Raises InferenceError."""
+    context = _trusting(ca)
+    if cert:
+        try:
+            context.load_cert_chain(cert)
+        except OSError as error:
+            raise InferenceError(f"{cert} can't be read as a certificate with its key (PEM): {error}") from error
+    return context
+
+
+def _trusting(ca: str | PathLike[str] | None) -> ssl.SSLContext:
+    if not ca:
         context = httpx.create_ssl_context()  # whom browsers trust
         context.load_default_certs()  # and whom this machine's administrator trusts
         return context

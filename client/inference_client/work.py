@@ -54,7 +54,11 @@ def working(context: typer.Context) -> Iterator["Work"]:
     try:
         settings = Settings.read(context.obj)
         with Client(
-            settings.url, ca=settings.ca, key=settings.key, patience_seconds=settings.patience_seconds
+            settings.url,
+            ca=settings.ca,
+            cert=settings.cert,
+            key=settings.key,
+            patience_seconds=settings.patience_seconds,
         ) as client:
             work = Work(client, context.obj)
             yield work

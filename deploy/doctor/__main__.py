@@ -20,6 +20,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "settings": settings.env,
     "secrets": settings.secrets,
     "certificate": certificate.check,
+    "inside": certificate.inner,
     "engine": docker.engine,
     "compose": docker.compose,
     "gpus": docker.gpus,

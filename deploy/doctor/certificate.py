@@ -1,6 +1,7 @@
 """The gateway's certificate and key: whether clients will accept them, and the gateway can read them."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from deploy.compose import has_inner_tls
 from deploy.doctor.finding import Finding, broken, ok, warning
 from deploy.doctor.site import Site
 from tls.certs import RENEW_BEFORE, Certificates, names
@@ -39,6 +41,16 @@ def check(site: Site) -> Iterator[Finding]:
         yield broken(f"it isn't for DOMAIN, {domain}, but for {', '.join(host_names(cert)) or 'no name'}", renewal)
     yield from _key(cert, files.key, renewal)
     yield from judge_readable([site.certificates, files.cert, files.key], site.setting("CERTS_GROUP"), site.folder)
+
+
+def inner(site: Site) -> Iterator[Finding]:
+    """Of core, Redis and RabbitMQ, where deploy/tls.yaml is in use."""
+    cert = site.secrets / "inner_cert"
+    if not has_inner_tls(site.setting("COMPOSE_FILE")) or not cert.exists():
+        return
+    its, renewal = x509.load_pem_x509_certificate(cert.read_bytes()), "`rm secrets/inner_*`; then `just up`"
+    found = judge_dates(its.not_valid_before_utc, its.not_valid_after_utc, datetime.now(UTC), renewal)
+    yield replace(found, seen=f"inside, secrets/inner_cert: {found.seen}")
 
 
 def judge_dates(begin: datetime, end: datetime, now: datetime, renewal: str) -> Finding:

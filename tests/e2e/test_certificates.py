@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 from cryptography import x509
+from inference_client import Client
 
 from core.store.blobs import CHUNK_BYTES
 from demo.stack import REPOSITORY, Stack
@@ -148,6 +149,8 @@ def test_clients_show_certificates_where_they_are_asked_to(stack: Stack, tmp_pat
     server.write_bytes(own.cert.read_bytes() + own.key.read_bytes())
     with gateway(stack, tmp_path, client_cert=allowed, TLS_CLIENT_CA_FILE=str(own.ca_cert)) as asking:
         assert asking.get("/").ok
+        with Client(asking.url, ca=asking.ca_cert, cert=allowed) as client:
+            client.models()
         for refused in (None, stranger, server):
             cert = str(refused) if refused else None
             with pytest.raises(requests.ConnectionError):

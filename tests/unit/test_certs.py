@@ -3,11 +3,21 @@
 import os
 import ssl
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from tls.certs import CertificatesInTheWayError, DomainError, ensure, make
+from tls.certs import (
+    CertificatesInTheWayError,
+    DomainError,
+    NoAuthorityError,
+    ensure,
+    issue_client,
+    issue_inner,
+    make,
+)
 
 
 def handshake(*, folder: Path, ca_cert: Path, hostname: str) -> None:
@@ -99,3 +109,45 @@ def test_authority_without_its_key_is_not_replaced(tmp_path: Path) -> None:
 def test_ensure_keeps_what_is_good(tmp_path: Path) -> None:
     before = ensure(tmp_path, "localhost").cert.read_bytes()
     assert ensure(tmp_path, "localhost").cert.read_bytes() == before
+
+
+@pytest.mark.parametrize("hostname", ["core", "redis", "rabbitmq", "localhost"])
+def test_one_for_servers_inside(tmp_path: Path, hostname: str) -> None:
+    """Of the same authority, for as long as that lasts."""
+    files = make(tmp_path / "certs", "models.example.org")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    issue_inner(files, inner / "server.crt", inner / "server.key", mode=0o644)
+    handshake(folder=inner, ca_cert=files.ca_cert, hostname=hostname)
+    authority, cert = (
+        x509.load_pem_x509_certificate(path.read_bytes()) for path in (files.ca_cert, inner / "server.crt")
+    )
+    assert cert.not_valid_after_utc - authority.not_valid_after_utc < timedelta(minutes=5)
+
+
+def test_one_for_a_client(tmp_path: Path) -> None:
+    """In one file, which is its own; none can be had for a server with it."""
+    files = make(tmp_path, "localhost")
+    own = issue_client(files, "dicom-node-1")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    (tmp_path / "server.crt").write_bytes(own.read_bytes())
+    (tmp_path / "server.key").write_bytes(own.read_bytes())
+    with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
+        handshake(folder=tmp_path, ca_cert=files.ca_cert, hostname="dicom-node-1")
+
+
+@pytest.mark.parametrize("name", ["", "../evil", "a/b", ".hidden", "a" * 65])
+def test_no_clients_name_is_a_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DomainError, match="no name for a client"):
+        issue_client(make(tmp_path, "localhost"), name)
+
+
+def test_nobody_issues_without_an_authority(tmp_path: Path) -> None:
+    """As where the operator's own certificate is."""
+    files = make(tmp_path, "localhost")
+    files.ca_key.unlink()
+    with pytest.raises(NoAuthorityError):
+        issue_client(files, "dicom-node-1")
+    with pytest.raises(NoAuthorityError):
+        issue_inner(files, tmp_path / "inner.crt", tmp_path / "inner.key")
+    assert not (tmp_path / "inner.key").exists()

@@ -1,9 +1,12 @@
 """An operator at core's page, without any command line."""
 
+from datetime import UTC, datetime
+
 import pytest
 import requests
 from playwright.async_api import Error, expect
 
+from core.contract.gateway import GatewayReport
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.browser.conftest import Tab, TabOpener
@@ -11,6 +14,7 @@ from tests.e2e.conftest import COPY, INPUT, ModelMaker
 from tests.images import Images
 from tests.waiting import eventually
 
+FAR_AWAY = datetime(2099, 1, 1, tzinfo=UTC)
 FAILING = "echo 'no weights for CT-2041' >&2; exit 3"
 
 
@@ -106,6 +110,15 @@ async def test_what_there_is(open_tab: TabOpener, stack: Stack) -> None:
     await expect(page.locator("#agent-list > li")).to_have_count(2)
     await expect(page.locator("#agent-list > li")).to_contain_text([" free at /"] * 2)
     await expect(page.locator("#gateway-list > li")).to_contain_text(["days left"])
+
+
+async def test_a_certificate_that_is_not_served(open_tab: TabOpener, stack: Stack, core: Api) -> None:
+    """The gateway that was given it is named, and why."""
+    report = GatewayReport(name="with-another-key", certificate_expires=FAR_AWAY, certificate_refused="not its key")
+    assert core.call("POST", "/api/gateways/", data=report.model_dump_json()).status_code == 204
+    page = (await _dashboard(open_tab, stack)).page
+    gateway = page.locator("#gateway-list > li", has_text="with-another-key")
+    await expect(gateway).to_contain_text("A new certificate isn't served: not its key")
 
 
 async def test_only_who_has_the_token_gets_in(open_tab: TabOpener, stack: Stack) -> None:
