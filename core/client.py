@@ -242,7 +242,9 @@ class CoreClient:
         return body
 
 
-def _trust(access: CoreAccess) -> ssl.SSLContext:
+def _trust(access: CoreAccess) -> ssl.SSLContext | bool:
+    if access.core_ca_file is None:
+        return True
     try:
         return ssl.create_default_context(cafile=access.core_ca_file)
     except OSError as error:

@@ -21,8 +21,9 @@ GONE: Final = 499
 
 
 class Exchange:
-    """`receive` and `send` take the place of the server's. The answer carries the id, whoever makes it,
-    and the standing headers."""
+    """`receive` and `send` take the place of the server's. The answer carries the id, whoever makes it, and the standing
+    headers.
+    """
 
     __slots__ = (
         "_receive",
