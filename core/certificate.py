@@ -131,8 +131,6 @@ class Certificate:
         # All suites are good: the client knows which one its hardware does fast.
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.options |= ssl.OP_NO_RENEGOTIATION
-        # In a session that is resumed nobody shows a certificate: it would outlast an exchange. Of TLS 1.3 alone.
-        context.num_tickets = 0
         try:
             context.load_cert_chain(self._cert, self._key, password=_refuse_password)
         except OSError as error:
@@ -141,7 +139,10 @@ class Certificate:
             raise CertificateRefused(f"{self._key} {fault}") from error
         if self._client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
-            context.minimum_version = ssl.TLSVersion.TLSv1_3  # before, a client's travels in the clear, and see above
+            # In a session that is resumed nobody shows one: it would outlast an exchange. Before 1.3 there is no way to
+            # have none, and a client's certificate travels in the clear.
+            context.num_tickets = 0
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
             try:
                 context.load_verify_locations(self._client_ca)
             except OSError as error:

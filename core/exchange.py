@@ -21,8 +21,8 @@ GONE: Final = 499
 
 
 class Exchange:
-    """`receive` and `send` take the place of the server's. The answer carries the id, whoever makes it, and the standing
-    headers.
+    """`receive` and `send` take the place of the server's. The answer carries the id and the standing headers, whoever
+    makes it.
     """
 
     __slots__ = (

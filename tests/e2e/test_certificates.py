@@ -63,6 +63,19 @@ def is_shown_by_all(another: Gateway, number: int) -> bool:
     return all(shown(another.port) == number for _ in range(20))
 
 
+def is_resumed(another: Gateway) -> bool:
+    """Whether a second connection may go on with the first one's session."""
+    trust, session = another.trust, None
+    for _ in range(2):
+        plain = socket.create_connection(("127.0.0.1", another.port), 10)
+        with trust.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
+            session = connection.session
+            was_resumed = connection.session_reused
+    return bool(was_resumed)
+
+
 class Download:
     """One that has begun, of a client that reads no further until it is told to."""
 
@@ -140,7 +153,7 @@ def test_a_half_pair_is_said_and_not_served(another: Gateway, files: certs.Certi
 
 def test_clients_show_certificates_where_they_are_asked_to(stack: Stack, tmp_path: Path) -> None:
     """One of the authority's, made for a client. Who shows none, or another's, gets no answer, and the log no error.
-    TLS 1.2, in which it would travel in the clear, is refused.
+    TLS 1.2, in which it would travel in the clear, is refused, and no session goes on without one.
     """
     own = stack.certificates
     allowed = certs.issue_client(own, "dicom-node-1")
@@ -155,6 +168,7 @@ def test_clients_show_certificates_where_they_are_asked_to(stack: Stack, tmp_pat
             cert = str(refused) if refused else None
             with pytest.raises(requests.ConnectionError):
                 requests.get(asking.url, verify=str(asking.ca_cert), cert=cert, timeout=30)
+        assert not is_resumed(asking)
         former = asking.trust
         former.maximum_version = ssl.TLSVersion.TLSv1_2
         with socket.create_connection(("127.0.0.1", asking.port), 10) as plain, pytest.raises(OSError):

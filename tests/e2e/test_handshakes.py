@@ -92,20 +92,6 @@ def test_suites_of_tls_1_2(stack: Stack, suite: str, is_taken: bool) -> None:
                 trust.wrap_socket(plain, server_hostname="localhost")
 
 
-def test_no_session_is_resumed(stack: Stack) -> None:
-    """Of TLS 1.3: each connection is shown the certificate, and shows its own."""
-    trust = ssl.create_default_context(cafile=stack.certificates.ca_cert)
-    trust.minimum_version = ssl.TLSVersion.TLSv1_3
-    session = None
-    for _ in range(2):
-        plain = connect(stack.ports.gateway)
-        with trust.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            assert connection.recv(2**16).startswith(b"HTTP/1.1 200")
-            assert not connection.session_reused
-            session = connection.session
-
-
 def test_browsers_stay_with_https(api: Api) -> None:
     """Told with every answer, but not of localhost, where a developer has other things."""
     for path in ("/", "/healthz", "/nothing", f"/api/tasks/{'A' * 43}"):
