@@ -35,7 +35,7 @@ def check(site: Site) -> Iterator[Finding]:
         )
         return
     renewal = f"`just certs {domain}`" if files.ca_key.exists() else "put the renewed server.crt and server.key there"
-    renewal += "; the gateway serves it within seconds (in a swarm: `just swarm-update`)"
+    renewal += "; the gateway serves it within seconds, in a swarm after just swarm-update"
     yield judge_dates(cert.not_valid_before_utc, cert.not_valid_after_utc, datetime.now(UTC), renewal)
     if not names(files.cert, domain):
         yield broken(f"it isn't for DOMAIN, {domain}, but for {', '.join(host_names(cert)) or 'no name'}", renewal)
