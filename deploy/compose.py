@@ -2,8 +2,10 @@
 
 import json
 import re
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 from demo.stack import REPOSITORY
@@ -127,3 +129,9 @@ def has_inner_tls(files: str) -> bool:
 def core_url(port: str | int, files: str) -> str:
     """Where operators on this machine reach it. Of https the certificate's authority is secrets/inner_ca."""
     return f"{'https' if has_inner_tls(files) else 'http'}://localhost:{port}"
+
+
+def core_trust(files: str, secrets: Path) -> ssl.SSLContext | None:
+    """What a client of core's needs to speak to it at `core_url`; None where it speaks plain HTTP."""
+    authority = secrets / "inner_ca"
+    return ssl.create_default_context(cafile=authority) if has_inner_tls(files) and authority.exists() else None

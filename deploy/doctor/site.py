@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from demo.stack import REPOSITORY
-from deploy.compose import OF_STACK, core_url, has_inner_tls, parse_env
+from deploy.compose import OF_STACK, core_trust, core_url, parse_env
 from deploy.ports import port_of
 
 COMMAND_SECONDS: Final = 15.0
@@ -91,10 +91,7 @@ class Site:
 
     @property
     def core_trust(self) -> ssl.SSLContext | None:
-        """Of core's certificate, if it has one."""
-        authority = self.secrets / "inner_ca"
-        has_one = has_inner_tls(self.setting("COMPOSE_FILE")) and authority.exists()
-        return ssl.create_default_context(cafile=authority) if has_one else None
+        return core_trust(self.setting("COMPOSE_FILE"), self.secrets)
 
     def port(self, name: str) -> int | None:
         return port_of(self.setting(name))
