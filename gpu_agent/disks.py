@@ -39,13 +39,14 @@ class Disks:
         return replace(self, engine_root=chosen)
 
     @property
-    def _folders(self) -> set[Path]:
+    def folders(self) -> set[Path]:
+        """One on each."""
         return {self.work_dir, self.engine_root or self.work_dir}
 
     def room(self) -> dict[str, Disk]:
         """Of each disk, by a folder on it; without one that can't be looked at, which `lack` tells."""
         found: dict[int, tuple[str, Disk]] = {}
-        for folder in sorted(self._folders):
+        for folder in sorted(self.folders):
             with suppress(OSError):
                 usage = shutil.disk_usage(folder)
                 disk = Disk(free_mb=usage.free // MiB, total_mb=usage.total // MiB)
@@ -54,7 +55,7 @@ class Disks:
 
     def lack(self) -> str | None:
         """What an operator has to know; None while there is room."""
-        for folder in self._folders:
+        for folder in self.folders:
             try:
                 free_mb = shutil.disk_usage(folder).free // MiB
             except OSError as error:

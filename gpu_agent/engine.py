@@ -21,7 +21,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.volumes import DockerVolume
 
 from core.contract.model import Model, Pull
-from gpu_agent import devices
+from gpu_agent import devices, sandbox
 from gpu_agent.cancellation import to_its_end
 from gpu_agent.settings import GpuDevices
 
@@ -30,7 +30,6 @@ log = structlog.get_logger()
 CALL_SECONDS: Final = 60.0
 LOG_TAIL_LINES: Final = 50
 LOG_TAIL_CHARACTERS: Final = 4000
-LOG_FILE_SIZE: Final = "16m"
 EVENT_SECONDS: Final = 10.0
 """A container's end shows among the engine's events a moment after whoever waits for it hears of it."""
 
@@ -164,6 +163,8 @@ class Engine:
         """The engine answers, and says what its host is and has."""
         async with _translated():
             info = await self._docker.system.info()
+        for lack in sandbox.lacks(info):
+            log.warning("engine.lax", lack=lack)
         self._memory_bytes = int(info["MemTotal"])
         self._offer = devices.Offer.of(info)
         self.host = str(info["Name"])
@@ -417,6 +418,25 @@ class Engine:
             lines = await self._container(container_id).log(stdout=True, stderr=True, tail=LOG_TAIL_LINES)
         return "".join(lines)[-LOG_TAIL_CHARACTERS:]
 
+    async def written_bytes(self, container_id: str) -> int:
+        """What the container has changed of its image, as it takes room on the engine's disk."""
+        async with _translated():
+            return int((await self._container(container_id).show(size="1")).get("SizeRw", 0))
+
+    async def volume_bytes(self, name: str) -> int:
+        """Of a volume that isn't a folder of ours. The engine, asked for one, looks at all of them."""
+        async with (
+            _translated(),
+            self._docker._query("system/df", params={"type": "volume"}) as response,
+        ):
+            volumes = (await response.json())["Volumes"]
+        return next((max(0, volume["UsageData"]["Size"]) for volume in volumes if volume["Name"] == name), 0)
+
+    async def kill(self, container_id: str) -> None:
+        """Refused when it has ended."""
+        async with _translated(missing_is_fine=True):
+            await self._container(container_id).kill()
+
     async def remove(self, container_id: str) -> None:
         """Kills it if it runs. Nothing to do when it is gone."""
         async with _translated(missing_is_fine=True):
@@ -439,28 +459,15 @@ class Engine:
         return self._docker.containers.container(container_id)
 
     def _config(self, spec: ContainerSpec) -> dict[str, Any]:
-        """The sandbox: what a container may do beyond this, only an operator can register."""
         model = spec.model
         slots = max(1, len(spec.gpus))
         memory = model.memory_mb * MiB if model.memory_mb else self._memory_bytes * 9 // 10 * slots // self._slots
-        host: dict[str, Any] = {
-            "Mounts": _mounts(spec.mounts),
-            "NetworkMode": "bridge" if model.network else "none",
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            "Init": True,
-            "IpcMode": "private",
-            "PidsLimit": model.pids,
-            "Memory": memory,
-            "MemorySwap": memory,
-            "NanoCpus": int((model.cpus or 0) * 1e9),
-            "ShmSize": model.shm_mb * MiB,
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_SIZE, "max-file": "1"}},
-        }
+        config = sandbox.config(model, memory_bytes=memory)
+        config["HostConfig"]["Mounts"] = _mounts(spec.mounts)
         if spec.gpus:
             way = self._offer.way(spec.gpus) if self._gpu_devices is GpuDevices.AUTO else self._gpu_devices
-            host["DeviceRequests"] = devices.requests(way, spec.gpus)
-        return {"Image": model.container_tag, "Labels": dict(spec.labels), "HostConfig": host}
+            config["HostConfig"]["DeviceRequests"] = devices.requests(way, spec.gpus)
+        return config | {"Image": model.container_tag, "Labels": dict(spec.labels)}
 
 
 class Frames:

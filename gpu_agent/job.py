@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -38,6 +38,7 @@ from gpu_agent.engine import (
 from gpu_agent.folders import OutputRefused, OutputTooLarge
 from gpu_agent.host import Host
 from gpu_agent.pool import Slot
+from gpu_agent.quota import Quota
 from gpu_agent.telling import Telling
 from gpu_agent.volumes import AttemptVolumes
 
@@ -167,14 +168,12 @@ class Job:
             await engine.start(self._container)
             started = time.monotonic()
             log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
-            ended = await engine.wait(self._container, seconds=model.timeout_seconds)
+            ended = await self._ended(volumes)
         except TimeoutError:
             self._note_phase("running", model.timeout_seconds)
             self.host.seconds[model.uid] = model.timeout_seconds
-            tail = await engine.log_tail(self._container)
-            await self._telling.last()
             message = f"The model ran longer than its limit of {model.timeout_seconds} seconds"
-            raise _failed(Reason.TIMEOUT, _with_log(message, tail)) from None
+            raise await self._stopped(Reason.TIMEOUT, message) from None
         self.exited_at = time.monotonic()
         self.host.seconds[model.uid] = self.exited_at - started
         self._note_phase("running", self.exited_at - started)
@@ -185,6 +184,28 @@ class Job:
             await self._check_size(volumes, ended)
             raise DiskFull(lack)
         _judge(ended)
+
+    async def _ended(self, volumes: AttemptVolumes) -> Exit:
+        """By itself. Raises TimeoutError, and AttemptFailed as soon as it has written more than it may."""
+        engine = self.host.engine
+        quota = Quota(engine, self._container, volumes, self.host.disks)
+        async with (
+            beside(engine.wait(self._container, seconds=self.model.timeout_seconds)) as waiting,
+            beside(quota.exceeded()) as watching,
+        ):
+            await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            excess = watching.result()
+        raise await self._stopped(excess.reason, excess.message)
+
+    async def _stopped(self, reason: Reason, message: str) -> AttemptFailed:
+        """The container is killed before anything else is waited for."""
+        with suppress(EngineError):  # it may have ended, and is removed in any case
+            await self.host.engine.kill(self._container)
+        tail = await self.host.engine.log_tail(self._container)
+        await self._telling.last()
+        return _failed(reason, _with_log(message, tail))
 
     async def _check_size(self, volumes: AttemptVolumes, ended: Exit) -> None:
         """A model that filled the disk with more than it may leave is at fault itself."""

@@ -71,7 +71,14 @@ class Limits(BaseModel):
     pids: int = Field(default=4096, ge=1, le=2**22)
     shm_mb: Megabytes = 1024
     """PyTorch's data loaders share tensors through /dev/shm; the engine's 64 MB are too few for them."""
+    read_only: bool = False
+    """Its own root can't be written, but /tmp, which is memory then."""
+    tmp_mb: Megabytes | None = None
+    """Of a /tmp in memory, counted as its own; None: on the host's disk, or 1024 if `read_only`."""
+    disk_mb: Megabytes = 10 * 1024
+    """What it may have written at a time to its own root, /tmp on the disk among it."""
     output_mb: Megabytes = 8192
+    """The same of /output, and how large the result may be."""
     max_attempts: int = Field(default=3, ge=1, le=MAX_ATTEMPTS)
     """How many attempts may fail before the task does."""
     keep_outputs_hours: Hours | None = None

@@ -70,6 +70,7 @@ class Reason(StrEnum):
     NO_OUTPUT = "no_output"
     OUTPUT_INVALID = "output_invalid"
     OUTPUT_TOO_LARGE = "output_too_large"
+    DISK_LIMIT = "disk_limit"
     INPUT_INVALID = "input_invalid"
     GPU_UNAVAILABLE = "gpu_unavailable"
     DISK_FULL = "disk_full"

@@ -1,7 +1,7 @@
 """The stack as its clients and operators see it, and the check that no test leaves anything behind."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -65,11 +65,18 @@ def model(core: Api, images: Images) -> ModelMaker:
     """Registers a model that runs a shell script: `model(COPY, timeout_seconds="2")` → its human_readable_id."""
 
     def registered(
-        script: str, *, user: str = "", folder: str = "", zip: bytes | None = None, **parameters: str
+        script: str,
+        *,
+        user: str = "",
+        folder: str = "",
+        programs: Sequence[str] = (),
+        mode: int = 0o755,
+        zip: bytes | None = None,
+        **parameters: str,
     ) -> str:
         name = f"model-{secrets.token_hex(4)}"
-        parameters = {"use_gpu": "false", **parameters}
-        parameters |= {"human_readable_id": name, "container_tag": images.running(script, user=user, folder=folder)}
+        tag = images.running(script, user=user, folder=folder, programs=programs, mode=mode)
+        parameters = {"use_gpu": "false", **parameters, "human_readable_id": name, "container_tag": tag}
         answer = core.call("POST", "/api/models/", params=parameters, zip=zip)
         assert answer.status_code == 200, answer.text
         return name

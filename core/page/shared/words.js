@@ -35,6 +35,7 @@ const REASONS = {
   no_output: "The model ended without a result.",
   output_invalid: "The model left files that can't be sent back.",
   output_too_large: "The result is larger than it may be.",
+  disk_limit: "The model wrote more to its disk than it may.",
   input_invalid: "The zip could not be unpacked.",
   gpu_unavailable: "The GPU was not available.",
   disk_full: "The machine that ran it had no room on its disk.",
