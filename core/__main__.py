@@ -6,6 +6,7 @@ from core.amqp import Broker
 from core.app import make_app
 from core.certificate import Certificate, CertificateRefused
 from core.client import IDLE_SECONDS
+from core.contract.images import ImageAllowance
 from core.dispatch import Dispatch
 from core.live import Live
 from core.observe import set_up_logs
@@ -36,6 +37,7 @@ async def main() -> None:
             keep=settings.keep,
             log_bytes=settings.log_bytes,
             guard=Guard.of(settings.webhook_allow),
+            images=ImageAllowance.of(settings.image_allow),
         )
         async with Postman.open(store.webhooks, dispatch.guard) as postman, asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")

@@ -36,6 +36,7 @@ from core.contract.errors import (
     Unavailable,
 )
 from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, ClaimRequest, Noted, Outcome, Staged
+from core.contract.images import ANY_IMAGE, ImageAllowance
 from core.contract.live import Said
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.needs import ANY, Need
@@ -88,6 +89,8 @@ class Dispatch:
     """Of what a task's containers print so much is kept."""
     guard: Guard = PUBLIC
     """Whom webhooks may be sent to."""
+    images: ImageAllowance = ANY_IMAGE
+    """Those that models may have."""
     _withdrawals: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
@@ -501,6 +504,7 @@ class Dispatch:
             raise InvalidParameters.wrong("query", "model_available", "a zip was sent, so this must be true")
         if not spec.use_gpu and (limits.gpu_count > 1 or limits.gpu_memory_mb):
             raise InvalidParameters.wrong("query", "use_gpu", "the model asks for GPUs, so this must be true")
+        self.images.check(spec.container_tag)
         if await self.store.models.get(spec.human_readable_id):
             raise ModelExists
         uid = new_uid()

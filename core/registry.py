@@ -46,6 +46,7 @@ class Registry:
         if new.need != old.need:
             words = "the model's tasks wait where agents have what it needs: register another one to need other GPUs"
             raise InvalidParameters.wrong("query", "use_gpu", words)
+        self.dispatch.images.check(spec.container_tag)
         if zip is not None and not spec.model_available:
             raise InvalidParameters.wrong("query", "model_available", "a zip was sent, so this must be true")
         if zip is None and spec.model_available and old.zip is None:

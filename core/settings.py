@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
 from core.client import CoreToken
+from core.contract.images import ListedRepositories
 from core.contract.zips import ZipLimits
 from core.retention import UPLOADS_HOURS, Retention
 from core.secrets import with_password
@@ -50,6 +51,9 @@ class Settings(BrokerSettings, CoreToken):
     """Names, addresses and networks of this organisation, with commas between, that webhooks may be sent to as well,
     also without TLS. What is on the internet need not stand here.
     """
+
+    image_allow: ListedRepositories = ""
+    """Repositories, with commas between, whose images may be registered as models; empty: all."""
 
     log_kb: int = Field(default=1024, ge=0)
     """Of what a task's containers print the last so much is kept, as long as the task is."""

@@ -12,6 +12,7 @@ import structlog
 
 from core.client import CoreClient
 from core.contract.errors import Unauthorized, Unavailable
+from core.contract.images import ImageAllowance
 from gpu_agent.disks import Disks
 from gpu_agent.engine import NAME, TASK, Engine, EngineError
 from gpu_agent.images import Images
@@ -72,7 +73,8 @@ class Host:
             except EngineError as error:
                 log.error("engine.unusable", error=str(error), retry_seconds=ENGINE_SECONDS)
                 await asyncio.sleep(ENGINE_SECONDS)
-        host = cls(settings, core, engine, volumes, Images(engine, settings.work_dir / "images"), disks)
+        images = Images(engine, settings.work_dir / "images", ImageAllowance.of(settings.image_allow))
+        host = cls(settings, core, engine, volumes, images, disks)
         with suppress(EngineError, OSError):
             await host.sweep()
         return host

@@ -15,8 +15,9 @@ from typing import TextIO
 
 import structlog
 
+from core.contract.images import ANY_IMAGE, SETTING, ImageAllowance
 from core.contract.model import Pull
-from gpu_agent.engine import Engine, EngineError, Image
+from gpu_agent.engine import Engine, EngineError, Image, ImageUnavailable
 from gpu_agent.uses import alone, in_use
 
 log = structlog.get_logger()
@@ -27,10 +28,15 @@ class Images:
     engine: Engine
     folder: Path
     """Shared by the agents of a host."""
+    allowed: ImageAllowance = ANY_IMAGE
 
     @asynccontextmanager
     async def ready(self, reference: str, pull: Pull) -> AsyncIterator[Image]:
         """The image is here, and no agent of this host prunes it before the context ends. Raises ImageUnavailable."""
+        if not self.allowed.allows(reference):  # another host may do
+            raise ImageUnavailable(
+                f"The image {reference} may not run on this host: its agent's {SETTING} doesn't allow it"
+            )
         async with in_use(self._record(reference)) as record:
             image = await self.engine.ensure_image(reference, pull)
             if image.is_new:

@@ -25,7 +25,6 @@ def config(model: Model, *, memory_bytes: int) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "IpcMode": "private",
-        "CgroupnsMode": "private",
         "Init": True,
         "ReadonlyRootfs": model.read_only,
         "Tmpfs": _tmp(model),

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
 from core.client import CoreAccess
+from core.contract.images import ListedRepositories
 from core.exposition import MetricsPort
 
 
@@ -43,6 +44,9 @@ class Settings(BrokerSettings, CoreAccess, MetricsPort):
 
     cpu_slots: int = Field(default=1, ge=1)
     """How many tasks run at once on a host without GPUs."""
+
+    image_allow: ListedRepositories = ""
+    """Repositories, with commas between, whose images may be pulled and run here, whatever core says; empty: all."""
 
     pull_stall_seconds: float = Field(default=120.0, gt=0)
     """A pull of an image may take as long as it takes, but not stand still for longer than this."""

@@ -25,7 +25,7 @@ class Images:
 
     def __init__(self, docker_host: str) -> None:
         self._docker_host = docker_host
-        self._repository = f"inference-server-test-{secrets.token_hex(4)}"
+        self.repository = f"inference-server-test-{secrets.token_hex(4)}"
         self._tags: dict[tuple[object, ...], str] = {}
         self._tar = busybox_tar(APPLETS)
 
@@ -35,7 +35,7 @@ class Images:
         """The tag of an image whose own command is this shell script. `programs` are this machine's, with this mode."""
         key = script, user, folder, *programs, mode
         if key not in self._tags:
-            tag = f"{self._repository}/model-{len(self._tags)}:1"
+            tag = f"{self.repository}/model-{len(self._tags)}:1"
             changes = ["--change", f"CMD {json.dumps(['/bin/sh', '-c', script])}"]
             changes += ["--change", f"USER {user}"] if user else []
             changes += ["--change", f"WORKDIR {folder}"] if folder else []

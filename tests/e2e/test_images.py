@@ -9,6 +9,7 @@ import pytest
 from demo.image import docker
 from demo.stack import Stack
 from tests.e2e import registry
+from tests.e2e.agents import own_agent
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT
 from tests.images import Images
@@ -82,3 +83,16 @@ def test_an_image_that_nobody_has_is_said_so(api: Api, core: Api) -> None:
     assert failure["reason"] == "image_unavailable"
     assert "127.0.0.1:9/team/none:1" in failure["message"]
     assert failure["exit_code"] is None
+
+
+def test_an_agent_has_a_list_of_its_own(
+    api: Api, core: Api, stack: Stack, copying: str, images: Images, tmp_path: Path
+) -> None:
+    """Whatever core lets be registered, its host runs nothing else; the next task is run."""
+    other = _register(core, "registry.example.org.evil.example/model:1", max_attempts="1")
+    with own_agent(stack, tmp_path, "choosy", IMAGE_ALLOW=f"{images.repository}/*") as agent:
+        failure = api.failure(other, INPUT)
+        assert failure["reason"] == "image_unavailable"
+        assert "IMAGE_ALLOW" in failure["message"]
+        assert not agent.said("image.pulled")
+        assert api.wait(api.post(copying, INPUT)).status_code == 200

@@ -71,27 +71,6 @@ def test_what_leads_out_is_refused(api: Api, model: ModelMaker, script: str) -> 
     assert ROOT not in answer.content
 
 
-def test_a_model_makes_no_devices(api: Api, model: ModelMaker) -> None:
-    """The capability for it is dropped, as all are."""
-    detail = api.failure(model("mknod /output/x b 8 0 || exit 7"), INPUT)
-    assert (detail["reason"], detail["exit_code"]) == ("exit_nonzero", 7)
-
-
-def test_the_sandbox(api: Api, model: ModelMaker) -> None:
-    """No network but its own loopback, no capabilities, no way to new ones; /input can't be changed."""
-    script = """
-        touch /input/x 2>/dev/null && exit 11
-        rm -f /input/hello.txt 2>/dev/null; test -e /input/hello.txt || exit 12
-        ls /sys/class/net > /output/net
-        cat /proc/self/status > /output/status
-    """
-    files = files_of(api.output(model(script), INPUT))
-    assert files["net"] == b"lo\n"
-    status = dict(line.split(":\t", 1) for line in files["status"].decode().splitlines() if ":\t" in line)
-    assert all(int(status[name], 16) == 0 for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
-    assert status["NoNewPrivs"] == "1"
-
-
 def test_the_input_as_the_model_sees_it(api: Api, model: ModelMaker) -> None:
     """Folders, empty ones included, empty files, any names, backslashes as separators."""
     zip = zip_of({"a/empty/": b"", "a/nothing": b"", "ünï cödé 漢字.txt": b"42", "windows\\file": b"x"})

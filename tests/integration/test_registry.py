@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from core.contract import codec
-from core.contract.errors import ModelChanged, ModelDisabled, ModelNotFound, TransitionRefused
+from core.contract.errors import InvalidParameters, ModelChanged, ModelDisabled, ModelNotFound, TransitionRefused
 from core.contract.http import Claim, ClaimRequest
+from core.contract.images import ImageAllowance
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.options import PLAIN
 from core.contract.task import Reason, State
@@ -52,6 +54,18 @@ async def _revised(registry: Registry, content: bytes | None, **changes: object)
     spec = SPEC.model_copy(update=changes)
     zip = _zip(content) if content else None
     return await registry.revise(await registry.seen(model.uid), spec, LIMITS, zip, LARGE)
+
+
+async def test_only_images_that_the_operator_allows(dispatch: Dispatch) -> None:
+    """Neither a new model nor a new revision of one has another image."""
+    choosy = Registry(replace(dispatch, images=ImageAllowance.of("copy, registry.example.org/*")))
+    await choosy.dispatch.add_model(WITHOUT_ZIP, LIMITS, None, Announced())
+    with pytest.raises(InvalidParameters, match="IMAGE_ALLOW"):
+        await _revised(choosy, None, container_tag="other.example.org/copy:2", model_available=False)
+    evil = ModelSpec(human_readable_id="evil", container_tag="registry.example.org.evil.example/x")
+    with pytest.raises(InvalidParameters, match="IMAGE_ALLOW"):
+        await choosy.dispatch.add_model(evil, LIMITS, None, Announced())
+    assert (await _model(choosy)).container_tag == SPEC.container_tag
 
 
 async def _claimed(dispatch: Dispatch, uid: str) -> Claim:
