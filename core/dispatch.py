@@ -23,6 +23,7 @@ from core.contract.errors import (
     ContractError,
     InputGone,
     InvalidParameters,
+    ModelChanged,
     ModelDisabled,
     ModelExists,
     ModelNotFound,
@@ -548,7 +549,19 @@ class Dispatch:
         if outcome is Ended.DONE:
             log.info("task.finished", task=task.uid, attempt=attempt, size=output.size if output else None)
             metrics.note_end(task)
+            await self._pin(task, noted)
         return outcome
+
+    async def _pin(self, task: Task, noted: Noted) -> None:
+        """The image of the model's revision, if that is wanted: at the next end, if it can't be now."""
+        digest = noted.image.partition("@")[2]
+        with suppress(Unavailable, ModelChanged):
+            seen = await self.store.models.seen(task.model_human_readable_id)
+            if seen is None or not seen.model.pin or seen.model.digest or seen.model.revision != noted.revision:
+                return
+            if digest:
+                await self.store.models.change(seen, seen.model.model_copy(update={"digest": digest}))
+                log.info("model.pinned", model=seen.model.human_readable_id, digest=digest)
 
     async def _fail(
         self, task: Task, attempt: int | None, failure: Failure, *, noted: Noted = NOTHING, if_expired: bool = False

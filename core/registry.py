@@ -40,7 +40,9 @@ class Registry:
     ) -> Model:
         """With another zip, if one comes. Raises ModelChanged if somebody else was quicker."""
         old = seen.model
-        new = old.model_copy(update={**spec.model_dump(), **limits.model_dump(), "revision": old.revision + 1})
+        new = old.model_copy(
+            update={**spec.model_dump(), **limits.model_dump(), "revision": old.revision + 1, "digest": None}
+        )
         if new.human_readable_id != old.human_readable_id:
             raise InvalidParameters.wrong("query", "human_readable_id", "a model keeps its name")
         if new.need != old.need:

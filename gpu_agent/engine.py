@@ -20,6 +20,7 @@ import structlog
 from aiodocker.containers import DockerContainer
 from aiodocker.volumes import DockerVolume
 
+from core.contract.images import repository_of
 from core.contract.model import Model, Pull
 from gpu_agent import devices, sandbox
 from gpu_agent.cancellation import to_its_end
@@ -225,7 +226,9 @@ class Engine:
                 found = await self._docker.images.inspect(reference)
         except NotFound:
             return None
-        return Image(found["Id"], digest=(found.get("RepoDigests") or [found["Id"]])[0])
+        digests = found.get("RepoDigests") or []
+        named = [digest for digest in digests if repository_of(digest) == repository_of(reference)]
+        return Image(found["Id"], digest=[*named, *digests, found["Id"]][0])
 
     async def is_untagged(self, image_id: str) -> bool:
         """The image is there, and no name leads to it any more."""
@@ -467,7 +470,7 @@ class Engine:
         if spec.gpus:
             way = self._offer.way(spec.gpus) if self._gpu_devices is GpuDevices.AUTO else self._gpu_devices
             config["HostConfig"]["DeviceRequests"] = devices.requests(way, spec.gpus)
-        return config | {"Image": model.container_tag, "Labels": dict(spec.labels)}
+        return config | {"Image": model.image, "Labels": dict(spec.labels)}
 
 
 class Frames:

@@ -177,7 +177,7 @@ class Host:
         await self.volumes.prune_models({model.zip.id for model in models if model.zip})
         if self._is_fuller_than(self.settings.prune_images_above):
             await self.images.prune(
-                {model.container_tag for model in models},
+                {name for model in models for name in (model.container_tag, model.image)},
                 until=lambda: not self._is_fuller_than(self.settings.prune_images_below),
             )
 

@@ -133,7 +133,7 @@ class Job:
         """The container, ready to start, and its volumes, filled. What doesn't depend on each other happens at once."""
         model, core, images, volumes = self.model, self.host.core, self.host.images, self.host.volumes
         async with (
-            images.ready(model.container_tag, model.pull) as image,
+            images.ready(model.image, model.pull) as image,
             volumes.fresh(self.name, self.task, model, self._labels) as fresh,
             beside(fresh.fetch_input(core)) as fetching,
             beside(fresh.make()) as making,
@@ -167,7 +167,7 @@ class Job:
         try:
             await engine.start(self._container)
             started = time.monotonic()
-            log.info("container.started", image=model.container_tag, gpus=self.noted.gpus)
+            log.info("container.started", image=model.image, gpus=self.noted.gpus)
             ended = await self._ended(volumes)
         except TimeoutError:
             self._note_phase("running", model.timeout_seconds)

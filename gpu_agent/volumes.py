@@ -85,7 +85,7 @@ class AttemptVolumes:
         if self.helper is None:
             return
         writable = [replace(mount, is_read_only=False) for mount in self.mounts[:2]]
-        await to_its_end(self.engine.create_idle(self.helper, self.model.container_tag, writable, self.labels))
+        await to_its_end(self.engine.create_idle(self.helper, self.model.image, writable, self.labels))
         await copies.put_folder(self.engine, self.helper, self.input, path="/input")
         await copies.put_folder(self.engine, self.helper, self.output, path="/output")  # for its mode
 
@@ -225,7 +225,7 @@ class Volumes:
         await self.engine.keep_volume(volume)
         mount = Mount(volume, "/model", is_read_only=False)
         name = f"inference-server-fill-{secrets.token_hex(8)}"
-        helper = await self.engine.create_idle(name, model.container_tag, [mount], labels)
+        helper = await self.engine.create_idle(name, model.image, [mount], labels)
         try:
             await copies.put_folder(self.engine, helper, folder, path="/model")
         finally:

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator
 
 from core.contract.errors import InvalidParameters
-from core.contract.model import IMAGE_REFERENCE
+from core.contract.model import IMAGE_REFERENCE, without_tag
 
 SETTING: Final = "IMAGE_ALLOW"
 
@@ -15,8 +15,6 @@ _DEFAULT_REGISTRY: Final = "docker.io"
 _DEFAULT_FOLDER: Final = "library"
 _IMAGE_ID: Final = re.compile(r"sha256|[0-9a-f]{1,64}")
 """What an engine may take for an image's id, or for how one begins."""
-
-_TAGGED: Final = re.compile(r"[:@][^/]*$")
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class ImageAllowance:
 
 def repository_of(reference: str) -> str:
     """Without tag and digest, and with the registry and the folder that a short name leaves out, as engines read it."""
-    name, _, _ = reference.partition("@")
+    name = without_tag(reference)
     first, slash, rest = name.partition("/")
     if not slash or not (first == "localhost" or "." in first or ":" in first):
         first, rest = _DEFAULT_REGISTRY, name
@@ -56,19 +54,19 @@ def repository_of(reference: str) -> str:
         first = _DEFAULT_REGISTRY
     if first == _DEFAULT_REGISTRY and "/" not in rest:
         rest = f"{_DEFAULT_FOLDER}/{rest}"
-    return f"{first}/{rest.partition(':')[0]}"
+    return f"{first}/{rest}"
 
 
 def _may_be_an_id(reference: str) -> bool:
     """Then the engine might run any image that its host has, under whatever name."""
-    return bool(_IMAGE_ID.fullmatch(reference.partition("@")[0].partition(":")[0]))
+    return bool(_IMAGE_ID.fullmatch(without_tag(reference)))
 
 
 def _written_out(entry: str) -> str:
     """As `repository_of`. What stands for all below it is read with something below it."""
     name = entry.removesuffix("/*")
     below = "" if name == entry else "/x/x"
-    if not IMAGE_REFERENCE.fullmatch(name + below) or _TAGGED.search(name + below):
+    if not IMAGE_REFERENCE.fullmatch(name + below) or without_tag(name + below) != name + below:
         raise ValueError(f"{entry!r} is no repository: registry.example.org/models/* or docker.io/library/busybox is")
     return repository_of(name + below).removesuffix(below) + entry.removeprefix(name)
 

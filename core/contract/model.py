@@ -20,6 +20,14 @@ IMAGE_REFERENCE: Final = re.compile(
 )
 """An image's reference after the OCI distribution specification's grammar."""
 
+
+def without_tag(reference: str) -> str:
+    """And without a digest."""
+    name, _, _ = reference.partition("@")
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(":")[0]
+
+
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 ImageReference = Annotated[str, StringConstraints(max_length=512, pattern=f"^{IMAGE_REFERENCE.pattern}$")]
 
@@ -60,6 +68,10 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     pull: Pull = Pull.MISSING
+    pin: bool = False
+    """The content that the image's name stands for when a task first ends well is the revision's for good, on every
+    host; without a registry that tells its digest, it is as without.
+    """
     network: bool = False
     gpu_count: int = Field(default=1, ge=1, le=MAX_GPUS)
     gpu_memory_mb: Megabytes | None = None
@@ -94,12 +106,19 @@ class Model(ModelSpec, Limits):
     zip: Blob | None = None
     revision: int = 1
     """Goes up with each change of the model. What runs goes on as it was, what waits gets the latest."""
+    digest: str | None = None
+    """Of its image, once it is pinned."""
     enabled: bool = True
     """Whether it takes new tasks."""
 
     @property
     def need(self) -> Need:
         return Need(gpu_count=self.gpu_count, gpu_memory_mb=self.gpu_memory_mb) if self.use_gpu else ANY
+
+    @property
+    def image(self) -> str:
+        """What its containers are made of."""
+        return f"{without_tag(self.container_tag)}@{self.digest}" if self.digest else self.container_tag
 
     @computed_field  # type: ignore[prop-decorator]
     @property

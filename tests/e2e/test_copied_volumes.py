@@ -88,12 +88,14 @@ def test_volumes_are_copied_through_the_engine(api: Api, core: Api, stack: Stack
         ("mkfifo /output/x", "output_invalid"),
         ("true", "no_output"),
         ("dd if=/dev/zero of=/output/x bs=1M count=3", "output_too_large"),
+        ("dd if=/dev/zero of=/output/x bs=1M count=3; sleep 600", "output_too_large"),
+        ("dd if=/dev/zero of=/x bs=1M count=3; sleep 600", "disk_limit"),
         ("exit 3", "exit_nonzero"),
     ],
 )
 def test_what_is_refused_is_refused(api: Api, stack: Stack, model: ModelMaker, script: str, reason: str) -> None:
     """For the same reasons, and with as little left behind."""
-    assert api.failure(model(script, output_mb="2"), zip_of({"a": b"a"}))["reason"] == reason
+    assert api.failure(model(script, output_mb="2", disk_mb="2"), zip_of({"a": b"a"}))["reason"] == reason
     eventually(lambda: not _left(stack))
 
 

@@ -76,6 +76,25 @@ def test_a_model_may_ask_for_the_newest_image(api: Api, core: Api, repository: R
     assert files_of(api.output(model, INPUT)) == {"version": b"second\n"}
 
 
+def test_a_pinned_image_stays_what_it_was(api: Api, core: Api, repository: Repository) -> None:
+    """On a host that has it no more, and when its name stands for another: until the model is revised."""
+    repository.push("echo first > /output/version")
+    model = _register(core, repository.tag, pin="true")
+    assert files_of(api.output(model, INPUT)) == {"version": b"first\n"}
+    registered = core.get(f"/api/models/human_readable_id/{model}").json()
+    assert registered["digest"].startswith("sha256:")
+    repository.forget()
+    repository.push("echo second > /output/version")
+    assert files_of(api.output(model, INPUT)) == {"version": b"first\n"}
+    uid = api.post(model, INPUT)
+    api.wait_for_end(uid)
+    [attempt] = core.get(f"/api/tasks/{uid}").json()["attempts"]
+    assert attempt["image"] == f"{repository.name}@{registered['digest']}"
+    revised = core.call("PUT", f"/api/models/{registered['uid']}").json()
+    assert (revised["revision"], revised["digest"]) == (2, None)
+    assert files_of(api.output(model, INPUT)) == {"version": b"second\n"}
+
+
 def test_an_image_that_nobody_has_is_said_so(api: Api, core: Api) -> None:
     """After its tries the task fails with the reason and the image's name; no registry answers on that port."""
     model = _register(core, "127.0.0.1:9/team/none:1", max_attempts="2")
