@@ -165,7 +165,7 @@ class Engine:
         async with _translated():
             info = await self._docker.system.info()
         for lack in sandbox.lacks(info):
-            log.warning("engine.lax", lack=lack)
+            log.warning("engine.lax", why=lack)
         self._memory_bytes = int(info["MemTotal"])
         self._offer = devices.Offer.of(info)
         self.host = str(info["Name"])

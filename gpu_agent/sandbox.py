@@ -56,13 +56,19 @@ def _tmp(model: Model) -> dict[str, str]:
     return {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={model.tmp_mb or TMP_MB}m"}  # noqa: S108 - a container's
 
 
+def filters_calls(info: Mapping[str, Any]) -> bool:
+    """Whether the engine, by its /info, keeps the kernel's more dangerous system calls from containers."""
+    options = info.get("SecurityOptions") or ()
+    return any(option.startswith("name=seccomp") and "unconfined" not in option for option in options)
+
+
 def lacks(info: Mapping[str, Any]) -> Iterator[str]:
     """What the engine, by its /info, can't bound or keep from containers, in words."""
-    if not any(option.startswith("name=seccomp") and "unconfined" not in option for option in info["SecurityOptions"]):
-        yield "filters no system calls (seccomp)"
+    if not filters_calls(info):
+        yield "it filters no system calls (seccomp)"
     for name, what in _BOUNDS.items():
         if not info.get(name):
-            yield f"doesn't bound {what}"
+            yield f"it doesn't bound {what}"
 
 
 _BOUNDS: Final = {"MemoryLimit": "memory", "SwapLimit": "swap", "PidsLimit": "processes", "CpuCfsQuota": "processors"}

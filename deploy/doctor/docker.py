@@ -11,6 +11,7 @@ from deploy.compose import INSTALLATION
 from deploy.compose import OLDEST as OLDEST_COMPOSE
 from deploy.doctor.finding import Finding, broken, ok, warning
 from deploy.doctor.site import NOT_FOUND, TOO_SLOW, Said, Site
+from gpu_agent import sandbox
 
 OLDEST_API: Final = (1, 41)
 """Engine 20.10's."""
@@ -32,6 +33,7 @@ def engine(site: Site) -> Iterator[Finding]:
     yield judge_engine(site.engine, user=getpass.getuser())
     if site.engine_info:
         yield from judge_info(site.engine_info)
+        yield from judge_isolation(site.engine_info)
 
 
 def judge_engine(said: Said, *, user: str) -> Finding:
@@ -63,6 +65,23 @@ def judge_info(info: Mapping[str, Any]) -> Iterator[Finding]:
         )
     else:
         yield ok(f"cgroup v{info.get('CgroupVersion', '1')}, {info.get('Driver')}, in {info.get('DockerRootDir')}")
+    if not info.get("SwapLimit"):
+        yield warning(
+            "the kernel can't keep containers from swapping: their memory's limit is none for the host's disk",
+            "add swapaccount=1 to the kernel's command line, and reboot; or `sudo swapoff -a`",
+        )
+
+
+def judge_isolation(info: Mapping[str, Any]) -> Iterator[Finding]:
+    """What lies between a model and the host's kernel beside its limits."""
+    if not sandbox.filters_calls(info):
+        yield broken(
+            "the engine filters no system calls (seccomp)",
+            "take seccomp-profile out of /etc/docker/daemon.json, then `sudo systemctl restart docker`",
+        )
+    options = info.get("SecurityOptions") or ()
+    is_mapped = any(option.startswith(("name=userns", "name=rootless")) for option in options)
+    yield ok(f"root in a container is {'nobody' if is_mapped else 'root without capabilities'} on the host")
 
 
 def compose(site: Site) -> Iterator[Finding]:
