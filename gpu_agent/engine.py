@@ -432,7 +432,7 @@ class Engine:
             _translated(),
             self._docker._query("system/df", params={"type": "volume"}) as response,
         ):
-            volumes = (await response.json())["Volumes"]
+            volumes = (await response.json())["Volumes"] or ()
         return next((max(0, volume["UsageData"]["Size"]) for volume in volumes if volume["Name"] == name), 0)
 
     async def kill(self, container_id: str) -> None:

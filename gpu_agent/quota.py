@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +64,9 @@ class Quota:
         """Returns when the container has written more than it may. That a look failed is no fault of its: the next may
         do.
         """
-        pause, left_bytes = LOOK_SECONDS, 0
+        pause, left_bytes, is_known = LOOK_SECONDS, 0, True
         while True:
-            await self._rest(pause, left_bytes)
+            await rest(pause, left_bytes, self._free_bytes)
             began = time.monotonic()
             try:
                 seen = await self._look()
@@ -74,9 +74,11 @@ class Quota:
                     seen = await self._look()
                 if isinstance(seen, Excess):
                     return seen
-                left_bytes = seen
+                left_bytes, is_known = seen, True
             except (EngineError, OSError) as error:
-                log.warning("quota.unknown", error=str(error))
+                if is_known:
+                    log.warning("quota.unknown", error=str(error))
+                is_known = False
             pause = min(max(LOOK_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)), LONGEST_PAUSE_SECONDS)
 
     async def _look(self) -> int | Excess:
@@ -93,19 +95,20 @@ class Quota:
             return Size(await self.engine.volume_bytes(volumes.mounts[1].volume))
         return await asyncio.to_thread(size_of, volumes.output, max_bytes=volumes.model.output_mb * MiB)
 
-    async def _rest(self, seconds: float, left_bytes: int) -> None:
-        """Shorter when the disks have lost so much: it may have been this container."""
-        end = time.monotonic() + seconds
-        free = self._free_bytes()
-        while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, LOOK_SECONDS))
-            if free - self._free_bytes() > left_bytes:
-                return
-
     def _free_bytes(self) -> int:
         with suppress(OSError):
             return sum(shutil.disk_usage(folder).free for folder in self.disks.folders)
         return 0
+
+
+async def rest(seconds: float, left_bytes: int, free_bytes: Callable[[], int]) -> None:
+    """Shorter when the disks have lost more than was left to the container: it may have been this one."""
+    end = time.monotonic() + seconds
+    free = free_bytes()
+    while (left := end - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, LOOK_SECONDS))
+        if free - free_bytes() > left_bytes:
+            return
 
 
 def judged(model: Model, root_bytes: int, output: Size) -> Excess | None:

@@ -1,5 +1,6 @@
 """How much a container has written, and what is too much."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from core.contract.model import Model
 from core.contract.task import Reason
 from gpu_agent.folders import MAX_ENTRIES
-from gpu_agent.quota import MAX_DEPTH, Excess, Size, judged, size_of
+from gpu_agent.quota import MAX_DEPTH, Excess, Size, judged, rest, size_of
 
 MiB = 2**20
 MODEL = Model(id=1, uid="y" * 43, human_readable_id="m", container_tag="m", disk_mb=1, output_mb=2)
@@ -77,3 +78,11 @@ def test_what_is_too_much(root_bytes: int, output: Size, reason: Reason, words: 
 def test_what_is_as_much_as_it_may_be() -> None:
     """The bounds themselves."""
     assert judged(MODEL, MiB, Size(bytes=2 * MiB, entries=MAX_ENTRIES, depth=MAX_DEPTH)) is None
+
+
+async def test_a_pause_ends_when_the_disk_fills() -> None:
+    """Else many small files would buy the time to write a large one."""
+    free = iter([100 * MiB, 99 * MiB, 89 * MiB])
+    async with asyncio.timeout(30):
+        await rest(3600, 10 * MiB, lambda: next(free))
+    assert next(free, None) is None
