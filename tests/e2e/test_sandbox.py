@@ -69,11 +69,10 @@ sub attempt {
 """
 
 NETWORK = {
-    "metadata": "wget -T 3 -O - http://169.254.169.254/latest/meta-data/",
+    "metadata": "nc -w 3 169.254.169.254 80",
     "outside": "nc -w 3 192.0.2.1 443",
     "outside_ipv6": "nc -w 3 2001:db8::1 443",
     "bridge": "nc -w 3 172.17.0.1 2375",
-    "name": "wget -T 3 -O - http://example.org/",
     "address": "ip address add 192.0.2.2/24 dev lo",
 }
 FILES = {
@@ -87,17 +86,16 @@ FILES = {
     "firmware": "cat /sys/firmware/*/*",
 }
 WRITES = {
-    "core_pattern": "echo /tmp/x > /proc/sys/kernel/core_pattern",
+    "core_pattern": ": >> /proc/sys/kernel/core_pattern",
     "any_setting": "sysctl -w vm.overcommit_memory=1",
-    "sysrq": "echo h > /proc/sysrq-trigger",
-    "uevent_helper": "echo /tmp/x > /sys/kernel/uevent_helper",
+    "sysrq": ": >> /proc/sysrq-trigger",
+    "uevent_helper": ": >> /sys/kernel/uevent_helper",
     "own_memory": "echo -1 > /sys/fs/cgroup/memory/memory.limit_in_bytes || echo max > /sys/fs/cgroup/memory.max",
     "own_processes": "echo max > /sys/fs/cgroup/pids/pids.max || echo max > /sys/fs/cgroup/pids.max",
-    "release_agent": "echo /tmp/x > /sys/fs/cgroup/memory/release_agent || mkdir /sys/fs/cgroup/own",
+    "release_agent": ": >> /sys/fs/cgroup/memory/release_agent || mkdir /sys/fs/cgroup/own",
     "input": "touch /input/x || rm -f /input/hello.txt && test ! -e /input/hello.txt",
     "remount": "mount -o remount,rw /input",
-    "modules": "insmod /tmp/x",
-    "names": "echo 192.0.2.1 example.org > /etc/hosts && mount -o bind /tmp /proc",
+    "bind_mount": "mount -o bind /tmp /input",
     "shared_memory": "dd if=/dev/zero of=/dev/shm/x bs=1M count=17",
 }
 SHOWN = {
@@ -162,6 +160,7 @@ def test_an_attempt_that_may_succeed_does(attempts: Mapping[str, str]) -> None:
 def test_no_way_to_the_network(attempts: Mapping[str, str], way: str) -> None:
     """Not to a cloud's metadata, not to the outside or the bridge, not to the host or what listens there."""
     assert _failed(attempts[way])
+    assert re.search("unreachable|refused|Cannot assign requested address|not permitted", attempts[way])
 
 
 def test_no_interface_and_no_name_server(attempts: Mapping[str, str]) -> None:
