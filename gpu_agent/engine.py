@@ -8,7 +8,7 @@ import secrets
 import struct
 import tarfile
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -421,19 +421,23 @@ class Engine:
             lines = await self._container(container_id).log(stdout=True, stderr=True, tail=LOG_TAIL_LINES)
         return "".join(lines)[-LOG_TAIL_CHARACTERS:]
 
-    async def written_bytes(self, container_id: str) -> int:
-        """What the container has changed of its image, as it takes room on the engine's disk."""
+    async def written_bytes(self, container_id: str, *, mounted: Set[str]) -> int:
+        """What the container has changed of its image, and put into volumes that the image declares, on the engine's
+        disk; `mounted` are the volumes that it was given.
+        """
         async with _translated():
-            return int((await self._container(container_id).show(size="1")).get("SizeRw", 0))
+            shown = await self._container(container_id).show(size="1")
+        declared = {mount["Name"] for mount in shown["Mounts"] if mount["Type"] == "volume"} - mounted
+        return int(shown.get("SizeRw", 0)) + (await self.volume_bytes(declared) if declared else 0)
 
-    async def volume_bytes(self, name: str) -> int:
-        """Of a volume that isn't a folder of ours. The engine, asked for one, looks at all of them."""
+    async def volume_bytes(self, names: Set[str]) -> int:
+        """Of volumes that aren't folders of ours. The engine, asked for one, looks at all that it has."""
         async with (
             _translated(),
             self._docker._query("system/df", params={"type": "volume"}) as response,
         ):
             volumes = (await response.json())["Volumes"] or ()
-        return next((max(0, volume["UsageData"]["Size"]) for volume in volumes if volume["Name"] == name), 0)
+        return sum(max(0, volume["UsageData"]["Size"]) for volume in volumes if volume["Name"] in names)
 
     async def kill(self, container_id: str) -> None:
         """Refused when it has ended."""

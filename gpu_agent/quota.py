@@ -84,7 +84,8 @@ class Quota:
     async def _look(self) -> int | Excess:
         """How many bytes it may write still."""
         model = self.volumes.model
-        root = await self.engine.written_bytes(self.container)
+        mounted = {mount.volume for mount in self.volumes.mounts}
+        root = await self.engine.written_bytes(self.container, mounted=mounted)
         output = await self._output()
         return judged(model, root, output) or min(model.disk_mb * MiB - root, model.output_mb * MiB - output.bytes)
 
@@ -92,7 +93,7 @@ class Quota:
         """Of a copy, only an engine knows, and only the bytes."""
         volumes = self.volumes
         if volumes.helper:
-            return Size(await self.engine.volume_bytes(volumes.mounts[1].volume))
+            return Size(await self.engine.volume_bytes({volumes.mounts[1].volume}))
         return await asyncio.to_thread(size_of, volumes.output, max_bytes=volumes.model.output_mb * MiB)
 
     def _free_bytes(self) -> int:

@@ -14,6 +14,7 @@ from demo.stack import Stack
 from gpu_agent.engine import TASK
 from tests.e2e.api import NOT_YET, Api
 from tests.e2e.conftest import INPUT, ModelMaker
+from tests.images import Images
 from tests.waiting import eventually
 from tests.zips import files_of, zip_of
 
@@ -284,6 +285,19 @@ def test_the_disk_is_bounded_while_it_runs(
     detail = api.wait(uid).json()["detail"]
     assert (detail["reason"], detail["exit_code"]) == (reason, None)
     assert words in detail["message"]
+
+
+def test_a_volume_that_the_image_declares_is_bounded(api: Api, core: Api, stack: Stack, images: Images) -> None:
+    """It is no part of the container's root, and takes as much of the disk."""
+    base, tag = (
+        images.running("dd if=/dev/zero of=/data/x bs=1M count=64; sleep 600"),
+        f"{images.repository}/declares:1",
+    )
+    docker(stack.docker_host, "build", "--tag", tag, "-", stdin=f"FROM {base}\nVOLUME /data\n".encode())
+    parameters = {"human_readable_id": tag, "container_tag": tag, "use_gpu": "false", "disk_mb": "32"}
+    core.call("POST", "/api/models/", params=parameters).raise_for_status()
+    assert api.failure(tag, INPUT)["reason"] == "disk_limit"
+    docker(stack.docker_host, "image", "rm", "--force", tag)
 
 
 def test_a_log_flood_is_bounded(api: Api, core: Api, stack: Stack, copying: str, model: ModelMaker) -> None:
