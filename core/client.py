@@ -5,8 +5,9 @@ import functools
 import hmac
 import random
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
@@ -19,6 +20,8 @@ from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
 from core.contract.gateway import GatewayReport
 from core.contract.http import (
+    CLIENT_ADDRESS,
+    CLIENT_AUTHORIZATION,
     REQUEST_HEADER,
     STATUS,
     Admission,
@@ -57,11 +60,34 @@ PROBE_SECONDS: Final = 3
 
 BUFFER_BYTES: Final = 2**20
 
+_CLIENT: Final = ContextVar[tuple[tuple[str, str], ...]]("client", default=())
+"""Headers that say for whom a gateway calls; none where a service speaks for itself."""
+
 _OUTCOMES: Final = TypeAdapter(list[Outcome])
 _MODELS: Final = TypeAdapter(list[Model])
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def speak_for(authorization: str, address: str) -> None:
+    """From here on this task calls core on behalf of that client of a gateway, as does what it begins."""
+    _CLIENT.set(((CLIENT_AUTHORIZATION, authorization), (CLIENT_ADDRESS, address)))
+
+
+@contextmanager
+def on_own_behalf() -> Iterator[None]:
+    token = _CLIENT.set(())
+    try:
+        yield
+    finally:
+        _CLIENT.reset(token)
+
+
+def behalf() -> dict[str, str]:
+    """Headers of a call to core: for which request, and for which client."""
+    request = REQUEST.get()
+    return dict(_CLIENT.get()) | ({REQUEST_HEADER: request} if request else {})
 
 
 class CoreToken(SecretsInFiles):
@@ -215,8 +241,7 @@ class CoreClient:
         seconds: float | None = CALL_SECONDS,
     ) -> bytes:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS)
-        if request := REQUEST.get():
-            headers = {**(headers or {}), REQUEST_HEADER: request}
+        headers = {**(headers or {}), **behalf()}
         try:
             async with self.session.request(
                 method, path, data=data, params=params, headers=headers, timeout=timeout

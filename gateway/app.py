@@ -10,7 +10,7 @@ from quart import Response, request
 
 from core import tus
 from core.calls import Call
-from core.client import CoreClient, Unoffered
+from core.client import CoreClient, Unoffered, on_own_behalf
 from core.contract.errors import Forbidden, ModelNotFound, TaskNotFound, Unavailable
 from core.contract.http import AWAY, FINISHED, Outcome, Readiness
 from core.contract.model import ModelSpec
@@ -21,6 +21,7 @@ from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.pages import add_files, page_file
 from core.serving import App, json_response
+from gateway import auth
 from gateway.relay import SMALL_BYTES, own_token, relay
 
 POLLED_AT_ONCE: Final = 1000
@@ -33,8 +34,14 @@ PUBLIC_MODEL_PARAMETERS = frozenset({*ModelSpec.model_fields, *Switch.model_fiel
 
 
 def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
+    async def outcomes(uids: Sequence[str]) -> list[Outcome]:
+        """Of many clients' tasks at once."""
+        with on_own_behalf():
+            return await core.outcomes(uids)
+
     app = App("gateway")
-    polls = Gathering(core.outcomes, at_once=POLLED_AT_ONCE)
+    app.guard = auth.guard
+    polls = Gathering(outcomes, at_once=POLLED_AT_ONCE)
     add_docs(app, "InferenceServer", At.GATEWAY)
     add_files(app, PAGE)
     draining = asyncio.Event()

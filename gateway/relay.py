@@ -11,10 +11,9 @@ import structlog
 
 from core import tus
 from core.calls import Call
-from core.client import CoreClient, unanswered
+from core.client import CoreClient, behalf, unanswered
 from core.contract.errors import TooLarge, Unauthorized, Unavailable
-from core.contract.http import REQUEST_HEADER, TICKET_HEADER, Admission
-from core.observe import REQUEST
+from core.contract.http import TICKET_HEADER, Admission
 
 log = structlog.get_logger()
 
@@ -66,8 +65,7 @@ async def relay(
     """The call as `method path` of core. The admission bounds a body whose length isn't known. An answer without an end
     ends at the event.
     """
-    headers = {name: call.header(name) for name in PASSED_ON if name in call}
-    headers[REQUEST_HEADER] = REQUEST.get()
+    headers = {name: call.header(name) for name in PASSED_ON if name in call} | behalf()
     body: AsyncIterator[bytes] | bytes | None = None
     if call.has_body:
         size = call.content_length

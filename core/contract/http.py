@@ -176,6 +176,11 @@ TICKET_HEADER: Final = "admission-ticket"
 REQUEST_HEADER: Final = "x-request-id"
 """The client's own, or the gateway's; it goes on with what the request leads to."""
 
+CLIENT_AUTHORIZATION: Final = "client-authorization"
+"""What a gateway's client sent as Authorization, which may be nothing: core judges it."""
+CLIENT_ADDRESS: Final = "client-address"
+"""That of a gateway's client."""
+
 
 class Readiness(BaseModel):
     """Whether tasks are taken now; what keeps them from it, and what merely delays them: a part's name → in words."""
