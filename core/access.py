@@ -4,7 +4,7 @@ A gateway opens core with core's token, and passes on what its client offered: a
 client's, one without it an operator's, an agent's or a gateway's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,39 +12,35 @@ from werkzeug.datastructures import Authorization
 
 from core.calls import Call
 from core.client import CoreToken
-from core.contract.errors import Forbidden, Unauthorized
+from core.contract.errors import ContractError, Forbidden, KeyRefused, TaskNotFound, Unauthorized, UploadNotFound
 from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION
-from core.contract.key import ANYBODY, OPERATOR, Scope
+from core.contract.key import ANYBODY, KEY, OPERATOR, Caller, Key, Scope
 from core.dispatch import Dispatch
+
+UPLOADS: Final = "/api/uploads/"
 
 
 @dataclass(frozen=True)
 class Right:
-    """What a client's call needs of its key, while keys are required."""
+    """What a client's call needs of its key."""
 
     scopes: frozenset[Scope]
     """One of them."""
     is_own: bool = False
     """The task or upload in the path must be the key's, unless the key is an admin's."""
-    is_post: bool = False
-    """It counts for the key's posts_per_minute."""
-
-    @property
-    def is_operators(self) -> bool:
-        """While keys aren't required, no client has it."""
-        return self.scopes == {Scope.ADMIN}
+    posts: int | None = None
+    """What it counts for the key's posts_per_minute; 0: it only needs that there may be another one."""
 
 
-_ANY: Final = Right(frozenset(Scope))
-_SUBMIT: Final = Right(frozenset({Scope.SUBMIT, Scope.ADMIN}))
-_OWN: Final = Right(_SUBMIT.scopes, is_own=True)
-_POST: Final = Right(_SUBMIT.scopes, is_post=True)
-_ADMIN: Final = Right(frozenset({Scope.ADMIN}))
+_ANY: Final = frozenset(Scope)
+_SUBMIT: Final = frozenset({Scope.SUBMIT, Scope.ADMIN})
+_MODELS: Final = frozenset({Scope.MODELS, Scope.ADMIN})
+_OWN: Final = Right(_SUBMIT, is_own=True)
 
 RIGHTS: Final[Mapping[tuple[str, str], Right]] = {
-    ("GET", "/api/admission"): Right(frozenset(Scope)),
-    ("POST", "/api/tasks/"): _POST,
-    ("PUT", "/api/tasks/<uid>"): _POST,
+    ("GET", "/api/admission"): Right(_ANY, posts=0),
+    ("POST", "/api/tasks/"): Right(_SUBMIT, posts=1),
+    ("PUT", "/api/tasks/<uid>"): Right(_SUBMIT, posts=1),
     ("GET", "/api/tasks/outputs/<uid>"): _OWN,
     ("GET", "/api/tasks/<uid>/status"): _OWN,
     ("GET", "/api/tasks/<uid>/events"): _OWN,
@@ -52,29 +48,76 @@ RIGHTS: Final[Mapping[tuple[str, str], Right]] = {
     ("POST", "/api/tasks/<uid>/cancel"): _OWN,
     ("POST", "/api/tasks/<uid>/retry"): _OWN,
     ("DELETE", "/api/tasks/<uid>"): _OWN,
-    ("OPTIONS", "/api/uploads/"): _SUBMIT,
-    ("POST", "/api/uploads/"): _POST,
+    ("OPTIONS", "/api/uploads/"): Right(_SUBMIT),
+    ("POST", "/api/uploads/"): Right(_SUBMIT, posts=1),
     ("GET", "/api/uploads/<uid>/admission"): _OWN,
     ("HEAD", "/api/uploads/<uid>"): _OWN,
     ("PATCH", "/api/uploads/<uid>"): _OWN,
     ("DELETE", "/api/uploads/<uid>"): _OWN,
-    ("GET", "/api/models/"): _ANY,
-    ("GET", "/api/models/<uid>"): _ANY,
-    ("POST", "/api/models/"): Right(frozenset({Scope.MODELS, Scope.ADMIN}), is_post=True),
+    ("GET", "/api/models/"): Right(_ANY),
+    ("GET", "/api/models/<uid>"): Right(_ANY),
+    ("POST", "/api/models/"): Right(_MODELS, posts=1),
 }
-"""By method and rule, of all that clients may call. What isn't here no client may, keys or not."""
+"""By method and rule, of all that clients may call. What isn't here is for operators, agents and gateways."""
 
 
-def right_to(call: Call) -> Right | None:
-    """HEAD is GET where it has no route of its own."""
+def right_to(call: Call) -> Right:
+    """HEAD is GET where it has no route of its own. Raises Forbidden."""
     right = RIGHTS.get((call.method, call.rule))
-    return RIGHTS.get(("GET", call.rule)) if right is None and call.method == "HEAD" else right
+    if right is None and call.method == "HEAD":
+        right = RIGHTS.get(("GET", call.rule))
+    if right is None:
+        raise Forbidden("This is for operators: it needs an admin's key, or core's token at core itself")
+    return right
 
 
 def offered_in(authorization: str) -> str:
     """A token or a key: of Bearer, or the password of Basic, whatever the user. Empty: none."""
     found = Authorization.from_header(authorization)
     return (found.token or found.password or "") if found else ""
+
+
+async def asking(dispatch: Dispatch, offered: Sequence[str], *, of: int) -> list[Caller | ContractError]:
+    """Who asks for so many tasks' outputs, or why they may not; `offered` as Authorization, where it was."""
+    if not dispatch.keys_required:
+        return [ANYBODY] * of
+    if len(offered) != of:  # nothing was, or by a gateway that doesn't know keys
+        return [KeyRefused()] * of
+    distinct = list(dict.fromkeys(offered))
+    found = await _callers(dispatch, [offered_in(authorization) for authorization in distinct])
+    callers = {offer: _asker(caller) for offer, caller in zip(distinct, found, strict=True)}
+    return [callers[authorization] for authorization in offered]
+
+
+def _asker(caller: Caller | KeyRefused) -> Caller | ContractError:
+    if isinstance(caller, KeyRefused) or caller.scopes & _SUBMIT:
+        return caller
+    return _lacking(caller, _SUBMIT)
+
+
+async def _callers(dispatch: Dispatch, offers: Sequence[str]) -> list[Caller | KeyRefused]:
+    """Whose the keys are, in one trip."""
+    if not dispatch.keys_required:
+        return [KeyRefused("API keys aren't in use here")] * len(offers)
+    return [_caller(key) for key in await dispatch.store.api_keys.verified(offers)]
+
+
+def _caller(key: Key | None) -> Caller | KeyRefused:
+    if key is None:
+        return KeyRefused()
+    if key.is_over:
+        return KeyRefused(
+            f"This key {'was revoked' if key.revoked else 'has expired'}: ask an operator for another one"
+        )
+    return Caller.of(key)
+
+
+def _lacking(caller: Caller, needed: frozenset[Scope]) -> Forbidden:
+    return Forbidden(f"This key is for {_listed(caller.scopes)}, and this needs one for {_listed(needed, ' or ')}")
+
+
+def _listed(scopes: Set[Scope], between: str = " and ") -> str:
+    return between.join(scope for scope in Scope if scope in scopes)
 
 
 @dataclass(frozen=True)
@@ -87,17 +130,46 @@ class Access:
     """Paths that are answered while Redis is away."""
 
     async def admit(self, call: Call) -> None:
-        if not self.token.opens(offered_in(call.header("authorization"))):
+        offered = offered_in(call.header("authorization"))
+        is_token = self.token.opens(offered)
+        if not is_token and not KEY.fullmatch(offered):
             raise Unauthorized
         if call.is_from_elsewhere:
             raise Forbidden("Another site's page may not do this")
         if call.path not in self.without_store:
             self.dispatch.store.pulse.check()
-        if CLIENT_AUTHORIZATION in call:
-            call.client_address = call.header(CLIENT_ADDRESS)
-            call.caller = ANYBODY
-            right = right_to(call)
-            if right is None or right.is_operators:
-                raise Forbidden("This is for operators: call core, with its token")
-        else:
+        call.client_address = call.header(CLIENT_ADDRESS, call.client_address)
+        if not is_token:
+            await self._admit_key(call, offered, is_direct=True)
+        elif CLIENT_AUTHORIZATION not in call:
             call.caller = OPERATOR
+        elif self.dispatch.keys_required:
+            await self._admit_key(call, offered_in(call.header(CLIENT_AUTHORIZATION)), is_direct=False)
+        else:
+            right_to(call)
+
+    async def _admit_key(self, call: Call, offered: str, *, is_direct: bool) -> None:
+        """A key that opens core itself opens there what it does through a gateway; an admin's everything."""
+        [caller] = await _callers(self.dispatch, [offered])
+        if isinstance(caller, KeyRefused):
+            call.headers.append((CLIENT_AUTHORIZATION, "refused"))
+            raise caller
+        call.caller = caller
+        if is_direct and caller.is_admin:
+            return
+        right = right_to(call)
+        if not caller.scopes & right.scopes:
+            raise _lacking(caller, right.scopes)
+        if right.is_own:
+            await self._check_owner(call)
+        if right.posts is not None:
+            await self.dispatch.store.quotas.pace(caller, right.posts)
+
+    async def _check_owner(self, call: Call) -> None:
+        """What isn't the caller's is not there."""
+        uid, store = call.parts["uid"], self.dispatch.store
+        if call.path.startswith(UPLOADS):
+            if not call.caller.may_see(await store.uploads.owner(uid)):
+                raise UploadNotFound
+        elif not call.caller.may_see(await store.tasks.owner(uid)):
+            raise TaskNotFound

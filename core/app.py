@@ -17,7 +17,7 @@ from core.live import Live
 from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.overview import overview, readiness
-from core.routes import agents, dashboard, events, models, operators, resumable, status, tasks
+from core.routes import agents, dashboard, events, keys, models, operators, resumable, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
@@ -31,7 +31,7 @@ def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
     app = App("core")
     note_build(app.figures, "core")
     add_docs(app, "InferenceServer's core", At.CORE)
-    for part in (tasks, status, resumable, models, agents, operators, dashboard):
+    for part in (tasks, status, resumable, models, keys, agents, operators, dashboard):
         part.add_routes(app, dispatch)
     events.add_routes(app, dispatch, live)
     app.when_draining.append(live.news.close)

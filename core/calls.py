@@ -9,13 +9,20 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
-from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, Unauthorized
+from core.contract.errors import (
+    ContractError,
+    InvalidParameters,
+    InvalidRequest,
+    KeyRefused,
+    TooManyRequests,
+    Unauthorized,
+)
 from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody, Problem
 from core.contract.key import ANYBODY, Caller
 
@@ -59,6 +66,8 @@ class Call:
         self.path: str = scope["path"]
         self.rule = ""
         """The route's, whose parts are in angle brackets. Empty: there is no such route."""
+        self.parts: Mapping[str, Any] = {}
+        """What stands in the path for them."""
         self.caller: Caller = ANYBODY
         """Whoever guards the app says who it is."""
         client = scope.get("client")
@@ -241,7 +250,8 @@ async def _taken() -> AsyncIterator[None]:
 
 def headers_of(error: ContractError) -> Mapping[str, str]:
     """What its answer has beside the body."""
-    headers = {"WWW-Authenticate": CHALLENGE} if isinstance(error, Unauthorized) else {}
-    if seconds := RETRY_AFTER_SECONDS.get(type(error)):
+    headers = {"WWW-Authenticate": CHALLENGE} if isinstance(error, Unauthorized | KeyRefused) else {}
+    known = error.retry_seconds if isinstance(error, TooManyRequests) else None
+    if seconds := known or RETRY_AFTER_SECONDS.get(type(error)):
         headers["Retry-After"] = str(seconds)
     return headers

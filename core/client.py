@@ -5,7 +5,7 @@ import functools
 import hmac
 import random
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -17,7 +17,16 @@ import structlog
 from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 
 from core.contract.agent import AgentReport, Wanted
-from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
+from core.contract.errors import (
+    ContractError,
+    InvalidRequest,
+    KeyRefused,
+    StoreFull,
+    TooManyRequests,
+    TransitionRefused,
+    Unauthorized,
+    Unavailable,
+)
 from core.contract.gateway import GatewayReport
 from core.contract.http import (
     CLIENT_ADDRESS,
@@ -163,9 +172,9 @@ class CoreClient:
     async def model(self, uid: str) -> Model:
         return Model.model_validate_json(await self._call("GET", f"/api/models/{uid}"))
 
-    async def outcomes(self, uids: Sequence[str]) -> list[Outcome]:
+    async def outcomes(self, asked: Asked) -> list[Outcome]:
         """What whoever asks for each of these tasks is to be told."""
-        body = Asked(uids=tuple(uids)).model_dump_json().encode()
+        body = asked.model_dump_json(exclude_defaults=True).encode()
         return _OUTCOMES.validate_json(await self._call("POST", "/api/tasks/outcomes", body))
 
     async def ended(self) -> AsyncIterator[str]:
@@ -174,7 +183,7 @@ class CoreClient:
         try:
             async with self.session.get("/api/tasks/ended", timeout=timeout) as response:
                 if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
+                    raise _refusal(response, await response.read())
                 async for line in response.content:
                     yield line.decode().strip()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -250,7 +259,7 @@ class CoreClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise unanswered(error) from error
         if response.status >= 400:
-            raise _refusal(response.status, body)
+            raise _refusal(response, body)
         return body
 
 
@@ -284,18 +293,28 @@ class Unoffered(Unavailable):
 
 _REFUSALS: Final = {status: kind for kind, status in STATUS.items()} | {
     400: InvalidRequest,
+    401: Unauthorized,
     409: TransitionRefused,
 }
 
 
-def _refusal(status: int, body: bytes) -> ContractError:
+def is_clients(answer: aiohttp.ClientResponse) -> bool:
+    """Core has refused what the gateway's client offers, and not the gateway's token."""
+    return CLIENT_AUTHORIZATION in answer.headers
+
+
+def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ContractError:
     """Core's answer as the error that it was there; a status that isn't core's own is a part that is away."""
     try:
         detail = ErrorBody.model_validate_json(body).detail
     except ValidationError:
         detail = body.decode(errors="replace")[:500]
-    missing = Unoffered if status == HTTPStatus.METHOD_NOT_ALLOWED else Unavailable
-    return _REFUSALS.get(status, missing)(detail)
+    if is_clients(answer):
+        return KeyRefused(detail)
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return TooManyRequests(detail, retry_seconds=int(answer.headers.get("Retry-After", 0)))
+    missing = Unoffered if answer.status == HTTPStatus.METHOD_NOT_ALLOWED else Unavailable
+    return _REFUSALS.get(answer.status, missing)(detail)
 
 
 def patiently(

@@ -160,7 +160,7 @@ class App(Quart):
         try:
             rule, parts = self._routes.match(call.path, call.method, return_rule=True)
             exchange.route = call.rule = rule.rule
-            endpoint = rule.endpoint
+            call.parts, endpoint = parts, rule.endpoint
             call.tells_problems = endpoint in self.telling_problems
         finally:
             if self.guard:

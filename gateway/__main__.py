@@ -21,7 +21,11 @@ async def main(settings: Settings) -> None:
     expires = expiry(settings.tls_cert_file)
     report = GatewayReport(name=settings.gateway_name, version=VERSION, certificate_expires=expires)
     async with CoreClient.open(settings) as core, asyncio.TaskGroup() as group:
-        app = make_app(core, allow_public_post_model=settings.allow_public_post_model != "")
+        app = make_app(
+            core,
+            allow_public_post_model=settings.allow_public_post_model != "",
+            allow_operators=settings.allow_operators != "",
+        )
         note_build(app.figures, "gateway")
         note_expiry(app.figures, expires)
         listener = group.create_task(app.bells.listen(core.ended), name="bells")

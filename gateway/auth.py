@@ -1,10 +1,13 @@
-"""For whom the gateway calls core. What clients offer it passes on unread: core judges it."""
+"""For whom the gateway calls core. What clients offer it passes on: core alone judges it."""
 
 from typing import Final
+
+from werkzeug.datastructures import Authorization
 
 from core.calls import Call
 from core.client import speak_for
 from core.contract.errors import Forbidden
+from core.contract.key import KEY
 
 LONGEST_OFFER: Final = 4096
 UNREADABLE: Final = "-"
@@ -23,3 +26,12 @@ def offered_by(call: Call) -> str:
     """Its Authorization, if it may be one: it goes on as a header, and in bodies."""
     offered = call.header("authorization")
     return offered if offered.isprintable() and len(offered) <= LONGEST_OFFER else UNREADABLE
+
+
+def key_of(call: Call) -> str:
+    """What looks like a key: with it core is called where it must be the client's right alone that opens, and never the
+    gateway's token. Empty: there is none.
+    """
+    found = Authorization.from_header(offered_by(call))
+    key = (found.token or found.password or "") if found else ""
+    return key if KEY.fullmatch(key) else ""
