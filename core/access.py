@@ -99,12 +99,15 @@ async def _callers(dispatch: Dispatch, offers: Sequence[str]) -> list[Caller | K
     """Whose the keys are, in one trip."""
     if not dispatch.keys_required:
         return [KeyRefused("API keys aren't in use here")] * len(offers)
-    return [_caller(key) for key in await dispatch.store.api_keys.verified(offers)]
+    found = await dispatch.store.api_keys.verified(offers)
+    return [_caller(offer, key) for offer, key in zip(offers, found, strict=True)]
 
 
-def _caller(key: Key | None) -> Caller | KeyRefused:
+def _caller(offer: str, key: Key | None) -> Caller | KeyRefused:
     if key is None:
-        return KeyRefused()
+        return KeyRefused(
+            "This is no key here: look whether it is whole, or ask an operator for one" if offer else None
+        )
     if key.is_over:
         return KeyRefused(
             f"This key {'was revoked' if key.revoked else 'has expired'}: ask an operator for another one"

@@ -17,7 +17,7 @@ PORT_ON_SWARM = 7000
 
 def show(_: argparse.Namespace) -> None:
     """In a browser, too, where this machine has a screen."""
-    port, token = _core()
+    port, token = core()
     page = f"http://127.0.0.1:{port}{PATH}"
     say(f"""{page}
 The browser asks for a name, any will do, and for a password: that is the token in {os.path.relpath(token)}.
@@ -26,7 +26,7 @@ From another machine: ssh -L {port}:127.0.0.1:{port} to this one, then the same 
         webbrowser.open(page)
 
 
-def _core() -> tuple[str | int, Path]:
+def core() -> tuple[str | int, Path]:
     """The port of the one that runs here, and the file with its token. Raises DeploymentError."""
     token = preparation.SECRETS / "core_token"
     if "core" in running():

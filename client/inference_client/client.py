@@ -215,8 +215,8 @@ class Operations:
 class AsyncClient(Operations):
     """`async with AsyncClient("https://…", ca="ca.crt") as client: await client.models()`
 
-    For asyncio. `ca` is the file of who may sign the server's certificate. `key` is for operators: core's token, with
-    core's address.
+    For asyncio. `ca` is the file of who may sign the server's certificate. `key` is an API key, where
+    the server asks for one.
     """
 
     def __init__(
@@ -241,8 +241,8 @@ class AsyncClient(Operations):
 class Client:
     """`with Client("https://…", ca="ca.crt") as client: client.models()`
 
-    `ca` is the file of who may sign the server's certificate. `key` is for operators: core's token, with core's
-    address. For one thread.
+    `ca` is the file of who may sign the server's certificate. `key` is an API key, where the server asks for
+    one. For one thread.
     """
 
     def __init__(

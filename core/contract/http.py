@@ -51,7 +51,7 @@ STANDARD: Final[dict[type[errors.ContractError], int]] = STATUS | {
 }
 """For the calls that version 1 didn't have."""
 
-RETRY_AFTER_SECONDS: Final = {errors.Unavailable: 5, errors.StoreFull: 60, errors.TooManyRequests: 10}
+RETRY_AFTER_SECONDS: Final = {errors.Unavailable: 5, errors.StoreFull: 60, errors.TooManyRequests: 5}
 """When a client that meets one of these may come back."""
 
 

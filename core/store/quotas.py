@@ -18,7 +18,7 @@ LOOKED_AT_ONCE: Final = 200
 FULL_SECONDS: Final = 1.0
 """So long after all entries were looked at they aren't looked at again."""
 
-AGAIN_SECONDS: Final = 10
+AGAIN_SECONDS: Final = 5
 """When somebody whose tasks are too many may ask again."""
 
 _LIVING: Final = (State.PENDING.encode(), State.RUNNING.encode())
@@ -53,7 +53,7 @@ class Quotas:
             await self._looked_through(caller) and await self._entered(caller, uid)
         ):
             raise TooManyRequests(
-                f"This key may have {caller.tasks_at_once} tasks at once, and has them: wait until one has ended",
+                f"This key's limit of tasks at once is reached, {caller.tasks_at_once}: wait until one has ended",
                 retry_seconds=AGAIN_SECONDS,
             )
         try:

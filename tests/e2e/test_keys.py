@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 import requests
+from inference_client import Client, NotAllowed
 
 from core.access import RIGHTS
 from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION
@@ -21,6 +22,7 @@ from core.openapi.document import document
 from core.openapi.operation import At
 from core.tus import RESUMABLE, VERSION
 from demo.stack import Stack
+from deploy.keys import Core, main
 from tests.direct import keys_in, redis_at
 from tests.e2e import gateways
 from tests.e2e.api import Api
@@ -52,6 +54,9 @@ class Guarded:
         if key is not None:
             api.session.headers["Authorization"] = f"Bearer {key}"
         return api
+
+    def client(self, key: str | None) -> Client:
+        return Client(self.gateway.url, ca=self.gateway.ca_cert, key=key)
 
     def make(self, *scopes: Scope, **terms: object) -> dict[str, Any]:
         """What the operator is answered."""
@@ -394,3 +399,46 @@ def test_what_no_key_can_be(core: Api, query: str) -> None:
 
 def test_a_key_that_isnt_there_isnt_revoked(core: Api) -> None:
     assert core.call("DELETE", f"/api/keys/{'0' * 12}").status_code == 404
+
+
+def test_just_keys(guarded: Guarded, stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
+    """Makes, lists and revokes; only the key itself is on stdout when one is made, and it works."""
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        return main(words, lambda: Core(stack.ports.core, stack.token_file)), *capfd.readouterr()
+
+    name = f"of {secrets.token_hex(4)}"
+    code, key, said = typed("make", name, "--scope", "submit", "--scope", "models", "--tasks-at-once", "5")
+    assert (code, "submit,models" in said, "0 of 5 tasks" in said) == (0, True, True)
+    assert guarded.with_key(key.strip()).get("/api/models/").status_code == 200
+    _, listed, _ = typed("list")
+    [line] = [line for line in listed.splitlines() if name in line]
+    assert "used 2" in line
+    assert typed("revoke", line.split()[0])[0] == 0
+    assert guarded.with_key(key.strip()).get("/api/models/").status_code == 401
+    assert typed("revoke", "0" * 12)[::2] == (1, "There is no key of this id\n")
+
+
+def test_what_the_client_says(guarded: Guarded, keys: dict[str, str], waiting: str) -> None:
+    """Where a key goes, why one isn't good, and what it isn't for."""
+    said = {}
+    for kind in (None, "wrong", "expired", "models"):
+        with guarded.client(keys[kind] if kind else None) as client, pytest.raises(NotAllowed) as refused:
+            client.submit(waiting, INPUT)
+        said[kind] = str(refused.value)
+    assert "operators make keys" in said[None]
+    assert "INFER_KEY" in said[None]
+    assert "look whether it is whole" in said["wrong"]
+    assert "has expired" in said["expired"]
+    assert "This key is for models" in said["models"]
+
+
+def test_the_client_waits_until_it_may(guarded: Guarded, waiting: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As it does when the server is away for a moment."""
+    key = guarded.make(Scope.SUBMIT, tasks_at_once=1)["key"]
+    with guarded.client(key) as client, guarded.client(key) as another, ThreadPoolExecutor() as pool:
+        first = client.submit(waiting, INPUT)
+        second = pool.submit(another.submit, waiting, INPUT)
+        eventually(lambda: "limit of tasks at once" in caplog.text)
+        client.cancel(first.uid)
+        assert second.result().state == "pending"
