@@ -74,15 +74,14 @@ class ApiKeys:
         """The newest first, those that are over among them."""
         packed: Mapping[bytes, bytes] = await self._redis.ask("HGETALL", keys.KEYS)
         used: Mapping[bytes, bytes] = await self._redis.ask("HGETALL", keys.KEYS_USED)
-        found = [_shown(record, used.get(id)) for id, record in packed.items()]
+        found = [_shown(record.key, used.get(id)) for id, it in packed.items() if (record := _read(it))]
         return sorted(found, key=lambda key: key.created, reverse=True)
 
     async def revoke(self, id: str) -> Key:
         """From now on it opens nothing. Its record stays. Twice is as once."""
-        packed = await self._redis.ask("HGET", keys.KEYS, id)
-        if packed is None:
+        record = _read(await self._redis.ask("HGET", keys.KEYS, id))
+        if record is None:
             raise KeyNotFound
-        record = codec.unpack(Record, packed)
         if record.revoked is None:
             record = record.model_copy(update={"revoked": datetime.now(UTC)})
             await self._redis.note("HSET", keys.KEYS, id, codec.pack(record), kept=True)
@@ -94,13 +93,21 @@ def _digest(key: str) -> bytes:
 
 
 def _verified(offer: str, packed: bytes | None) -> Key | None:
-    record = codec.unpack(Record, packed) if packed else None
+    record = _read(packed)
     is_it = hmac.compare_digest(record.digest if record else NOBODYS, _digest(offer))
     return record.key if record and is_it else None
 
 
-def _shown(packed: bytes, used: bytes | None) -> Key:
-    key = codec.unpack(Record, packed).key
-    return key.model_copy(
-        update={"last_used": datetime.fromisoformat(used.decode()).replace(tzinfo=UTC)} if used else {}
-    )
+def _read(packed: bytes | None) -> Record | None:
+    """One that can't be read is a later version's, and opens nothing here."""
+    try:
+        return codec.unpack(Record, packed) if packed else None
+    except ValueError as error:
+        log.warning("key.unreadable", error=repr(error))
+        return None
+
+
+def _shown(key: Key, used: bytes | None) -> Key:
+    if used is None:
+        return key
+    return key.model_copy(update={"last_used": datetime.fromisoformat(used.decode()).replace(tzinfo=UTC)})
