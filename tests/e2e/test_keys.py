@@ -5,15 +5,13 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 import requests
-from inference_client import Client, NotAllowed
+from inference_client import NotAllowed
 
 from core.access import RIGHTS
 from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION
@@ -27,6 +25,7 @@ from tests.direct import keys_in, redis_at
 from tests.e2e import gateways
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT
+from tests.e2e.guarded import Guarded
 from tests.leaks import Leaks
 from tests.waiting import eventually
 
@@ -36,49 +35,6 @@ UNKNOWN = "A" * 43
 TUS = {RESUMABLE: VERSION}
 BYTES = TUS | {"Content-Type": "application/offset+octet-stream"}
 HALF = len(INPUT) // 2
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A core and a gateway that require keys, with all that they log."""
-
-    core_url: str
-    gateway: gateways.Gateway
-    operator: Api
-    """The core, with its token."""
-    logs: Path
-
-    def with_key(self, key: str | None) -> Api:
-        """The gateway's API, for who has that key."""
-        api = Api.public(self.gateway.url, self.gateway.ca_cert)
-        if key is not None:
-            api.session.headers["Authorization"] = f"Bearer {key}"
-        return api
-
-    def client(self, key: str | None) -> Client:
-        return Client(self.gateway.url, ca=self.gateway.ca_cert, key=key)
-
-    def make(self, *scopes: Scope, **terms: object) -> dict[str, Any]:
-        """What the operator is answered."""
-        query = urlencode([("name", "of a test"), *(("scope", scope) for scope in scopes), *terms.items()])
-        answer = self.operator.call("POST", f"/api/keys/?{query}")
-        assert answer.status_code == 201, answer.text
-        made: dict[str, Any] = answer.json()
-        return made
-
-    def revoke(self, id: str) -> None:
-        assert self.operator.call("DELETE", f"/api/keys/{id}").status_code == 200
-
-
-@pytest.fixture(scope="module")
-def guarded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    with ExitStack() as running:
-        core_url = running.enter_context(gateways.core(stack, folder, API_KEYS="required"))
-        gateway = running.enter_context(gateways.gateway(stack, folder, CORE_URL=core_url, GATEWAY_WORKERS="1"))
-        operator = Api.private(core_url, stack.token_file.read_text().strip())
-        running.enter_context(operator.session)
-        yield Guarded(core_url, gateway, operator, folder)
 
 
 @pytest.fixture(scope="module")
