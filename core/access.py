@@ -135,7 +135,10 @@ class Access:
     async def admit(self, call: Call) -> None:
         offered = offered_in(call.header("authorization"))
         is_token = self.token.opens(offered)
-        if not is_token and not KEY.fullmatch(offered):
+        is_clients = CLIENT_AUTHORIZATION in call
+        if not is_token and (
+            is_clients or not KEY.fullmatch(offered)
+        ):  # an admin's key would open too much to a gateway
             raise Unauthorized
         if call.is_from_elsewhere:
             raise Forbidden("Another site's page may not do this")
@@ -144,7 +147,7 @@ class Access:
         call.client_address = call.header(CLIENT_ADDRESS, call.client_address)
         if not is_token:
             await self._admit_key(call, offered, is_direct=True)
-        elif CLIENT_AUTHORIZATION not in call:
+        elif not is_clients:
             call.caller = OPERATOR
         elif self.dispatch.keys_required:
             await self._admit_key(call, offered_in(call.header(CLIENT_AUTHORIZATION)), is_direct=False)
@@ -171,7 +174,7 @@ class Access:
     async def _check_owner(self, call: Call) -> None:
         """What isn't the caller's is not there."""
         uid, store = call.parts["uid"], self.dispatch.store
-        if call.path.startswith(UPLOADS):
+        if call.rule.startswith(UPLOADS):
             if not call.caller.may_see(await store.uploads.owner(uid)):
                 raise UploadNotFound
         elif not call.caller.may_see(await store.tasks.owner(uid)):

@@ -19,7 +19,6 @@ from core.contract.errors import (
     ContractError,
     InvalidParameters,
     InvalidRequest,
-    KeyRefused,
     TooManyRequests,
     Unauthorized,
 )
@@ -250,7 +249,7 @@ async def _taken() -> AsyncIterator[None]:
 
 def headers_of(error: ContractError) -> Mapping[str, str]:
     """What its answer has beside the body."""
-    headers = {"WWW-Authenticate": CHALLENGE} if isinstance(error, Unauthorized | KeyRefused) else {}
+    headers = {"WWW-Authenticate": CHALLENGE} if isinstance(error, Unauthorized) else {}
     known = error.retry_seconds if isinstance(error, TooManyRequests) else None
     if seconds := known or RETRY_AFTER_SECONDS.get(type(error)):
         headers["Retry-After"] = str(seconds)

@@ -12,8 +12,8 @@ import structlog
 from core import tus
 from core.calls import Call
 from core.client import CoreClient, behalf, is_clients, unanswered
-from core.contract.errors import TooLarge, Unauthorized, Unavailable
-from core.contract.http import TICKET_HEADER, Admission
+from core.contract.errors import KeyRefused, TooLarge, Unauthorized, Unavailable
+from core.contract.http import CLIENT_AUTHORIZATION, TICKET_HEADER, Admission
 
 log = structlog.get_logger()
 
@@ -69,6 +69,7 @@ async def relay(
     """
     headers = {name: call.header(name) for name in PASSED_ON if name in call} | behalf()
     if key:
+        del headers[CLIENT_AUTHORIZATION]
         headers["authorization"] = f"Bearer {key}"
     body: AsyncIterator[bytes] | bytes | None = None
     if call.has_body:
@@ -116,6 +117,8 @@ def own_token() -> Iterator[None]:
     """Core refuses the gateway's token: that is the operator's to mend, and nothing that a client can do."""
     try:
         yield
+    except KeyRefused:
+        raise
     except Unauthorized:
         log.error("core.token_refused")
         raise Unavailable from None

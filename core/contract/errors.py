@@ -43,7 +43,7 @@ class Unauthorized(ContractError):
     detail = "Send core's token as 'Authorization: Bearer TOKEN', or as the password in the URL"
 
 
-class KeyRefused(ContractError):
+class KeyRefused(Unauthorized):
     """What a client of a gateway offers is no key, or one that opens nothing any more."""
 
     detail = "Send your API key as 'Authorization: Bearer KEY', or as the password of Basic; operators make keys"

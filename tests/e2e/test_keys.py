@@ -191,6 +191,14 @@ def test_an_admins_key_opens_core(guarded: Guarded, keys: dict[str, str]) -> Non
     }
 
 
+def test_a_gateway_opens_core_with_the_token_only(guarded: Guarded, keys: dict[str, str]) -> None:
+    """With an admin's key in its place it would open everything to its clients."""
+    api = Api.private(guarded.core_url, keys["admin"])
+    assert (
+        api.call("GET", "/api/models/", headers={CLIENT_AUTHORIZATION: f"Bearer {keys['submit']}"}).status_code == 401
+    )
+
+
 def test_keys_open_nothing_where_they_arent_required(api: Api, core: Api, stack: Stack, keys: dict[str, str]) -> None:
     """Not core either; a client that sends one nevertheless is served as everybody."""
     assert Api.private(stack.core_url, keys["admin"]).get("/api/agents/").status_code == 401
