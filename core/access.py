@@ -4,7 +4,9 @@ A gateway opens core with core's token, and passes on what its client offered: a
 client's, one without it an operator's, an agent's or a gateway's own.
 """
 
-from collections.abc import Mapping, Sequence, Set
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,12 +14,21 @@ from werkzeug.datastructures import Authorization
 
 from core.calls import Call
 from core.client import CoreToken
-from core.contract.errors import ContractError, Forbidden, KeyRefused, TaskNotFound, Unauthorized, UploadNotFound
+from core.contract.errors import (
+    ContractError,
+    Forbidden,
+    KeyRefused,
+    TaskNotFound,
+    Unauthorized,
+    Unavailable,
+    UploadNotFound,
+)
 from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION
 from core.contract.key import ANYBODY, KEY, OPERATOR, Caller, Key, Scope
 from core.dispatch import Dispatch
 
 UPLOADS: Final = "/api/uploads/"
+LOOK_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,18 @@ async def asking(dispatch: Dispatch, offered: Sequence[str], *, of: int) -> list
     return [callers[authorization] for authorization in offered]
 
 
+async def while_good(dispatch: Dispatch, caller: Caller, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """An answer without an end ends soon after its caller's key does."""
+    looked = time.monotonic()
+    async for piece in pieces:
+        if caller.key_id and time.monotonic() - looked >= LOOK_SECONDS:
+            with suppress(Unavailable):
+                if not await dispatch.store.api_keys.is_good(caller.key_id):
+                    return
+            looked = time.monotonic()
+        yield piece
+
+
 def _asker(caller: Caller | KeyRefused) -> Caller | ContractError:
     if isinstance(caller, KeyRefused) or caller.scopes & _SUBMIT:
         return caller
@@ -134,11 +157,9 @@ class Access:
 
     async def admit(self, call: Call) -> None:
         offered = offered_in(call.header("authorization"))
-        is_token = self.token.opens(offered)
-        is_clients = CLIENT_AUTHORIZATION in call
-        if not is_token and (
-            is_clients or not KEY.fullmatch(offered)
-        ):  # an admin's key would open too much to a gateway
+        is_token, is_clients = self.token.opens(offered), CLIENT_AUTHORIZATION in call
+        # With an admin's key in place of the token a gateway would open everything to its clients.
+        if not is_token and (is_clients or not KEY.fullmatch(offered)):
             raise Unauthorized
         if call.is_from_elsewhere:
             raise Forbidden("Another site's page may not do this")

@@ -61,6 +61,11 @@ class ApiKeys:
         await self._note_use([key.id for key in verified if key and not key.is_over])
         return verified
 
+    async def is_good(self, id: str) -> bool:
+        """Still, of a key that was verified."""
+        record = _read(await self._redis.ask("HGET", keys.KEYS, id))
+        return record is not None and not record.is_over
+
     async def _note_use(self, ids: Sequence[str]) -> None:
         """Each core once a day for each key."""
         today = datetime.now(UTC).date()

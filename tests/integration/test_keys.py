@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
+from core import access
 from core.contract.errors import KeyNotFound, TooManyRequests
 from core.contract.key import OPERATOR, Caller, Scope, WantedKey
 from core.contract.needs import ANY
 from core.contract.task import Blob, Failure, Reason, new_uid
+from core.dispatch import Dispatch
 from core.store import Store, keys
 from core.store.quotas import YOUNG_SECONDS
 from core.store.tasks import NewTask
@@ -61,20 +64,34 @@ async def test_the_day_of_use_is_noted(store: Store) -> None:
     assert [key.last_used for key in await store.api_keys.all()] == [None]
 
 
+async def test_a_stream_ends_with_its_key(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said before is heard. Who has none, as an operator, hears all."""
+    monkeypatch.setattr(access, "LOOK_SECONDS", 0)
+    made = await dispatch.store.api_keys.make(WANTED)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"before"
+        await dispatch.store.api_keys.revoke(made.id)
+        yield b"after"
+
+    assert [piece async for piece in access.while_good(dispatch, Caller.of(made), pieces())] == [b"before"]
+    assert [piece async for piece in access.while_good(dispatch, OPERATOR, pieces())] == [b"before", b"after"]
+
+
 def _caller(**limits: int) -> Caller:
     return replace(OPERATOR, key_id="of-a-test", **limits)  # type: ignore[arg-type]
 
 
 async def test_posts_come_evenly(store: Store) -> None:
     """A minute's at once, then one after the other; to ask costs nothing."""
-    caller = _caller(posts_per_minute=600)
+    caller = _caller(posts_per_minute=60)
     began = time.monotonic()
     posted = 0
     with pytest.raises(TooManyRequests) as refused:
-        while posted < 2000:
+        while True:
             await store.quotas.pace(caller, 1)
             posted += 1
-    assert 600 <= posted <= 600 + 10 * (time.monotonic() - began) + 1
+    assert 60 <= posted <= 60 + (time.monotonic() - began) + 1
     assert refused.value.retry_seconds == 1
     await _until_it_may(store, caller)
     await store.quotas.pace(caller, 0)
