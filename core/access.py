@@ -10,9 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from werkzeug.datastructures import Authorization
-
-from core.calls import Call
+from core.calls import Call, offered_in
 from core.client import CoreToken
 from core.contract.errors import (
     ContractError,
@@ -80,12 +78,6 @@ def right_to(call: Call) -> Right:
     if right is None:
         raise Forbidden("This is for operators: it needs an admin's key, or core's token at core itself")
     return right
-
-
-def offered_in(authorization: str) -> str:
-    """A token or a key: of Bearer, or the password of Basic, whatever the user. Empty: none."""
-    found = Authorization.from_header(authorization)
-    return (found.token or found.password or "") if found else ""
 
 
 async def asking(dispatch: Dispatch, offered: Sequence[str], *, of: int) -> list[Caller | ContractError]:

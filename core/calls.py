@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from werkzeug.datastructures import Authorization
 
 from core.contract.errors import (
     ContractError,
@@ -245,6 +246,12 @@ async def _taken() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise Gone from None
+
+
+def offered_in(authorization: str) -> str:
+    """A token or a key: of Bearer, or the password of Basic, whatever the user. Empty: none."""
+    found = Authorization.from_header(authorization)
+    return (found.token or found.password or "") if found else ""
 
 
 def headers_of(error: ContractError) -> Mapping[str, str]:

@@ -2,9 +2,7 @@
 
 from typing import Final
 
-from werkzeug.datastructures import Authorization
-
-from core.calls import Call
+from core.calls import Call, offered_in
 from core.client import speak_for
 from core.contract.errors import Forbidden
 from core.contract.key import KEY
@@ -32,6 +30,5 @@ def key_of(call: Call) -> str:
     """What looks like a key: with it core is called where it must be the client's right alone that opens, and never the
     gateway's token. Empty: there is none.
     """
-    found = Authorization.from_header(offered_by(call))
-    key = (found.token or found.password or "") if found else ""
+    key = offered_in(offered_by(call))
     return key if KEY.fullmatch(key) else ""
