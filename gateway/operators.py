@@ -5,7 +5,7 @@ from typing import Final
 
 from core.calls import Call
 from core.client import CoreClient
-from core.contract.errors import KeyRefused
+from core.contract.errors import KeyNotFound, KeyRefused
 from core.serving import App
 from gateway import auth
 from gateway.relay import relay, relay_upload
@@ -30,8 +30,10 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def add_routes(app: App, core: CoreClient) -> None:
     async def operate(call: Call, id: str = "") -> None:
         key = auth.key_of(call)
-        if not key or (id and not _ID.fullmatch(id)):
+        if not key:
             raise KeyRefused
+        if id and not _ID.fullmatch(id):
+            raise KeyNotFound("There is nothing of this id")
         if call.method == "PUT":
             await relay_upload(call, core, call.path, call.parameters, key=key)
         else:

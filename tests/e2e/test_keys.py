@@ -285,17 +285,16 @@ def test_limits_of_models_are_the_admins(guarded: Guarded, core: Api, keys: dict
 
 def test_posts_are_counted(guarded: Guarded, waiting: str) -> None:
     """Until they are used up; then it is said when there will be another, and nothing else is refused."""
-    made = guarded.make(Scope.SUBMIT, posts_per_minute=3)
-    api = guarded.with_key(made["key"])
-    uids = [api.post(waiting, INPUT) for _ in range(3)]
+    api = guarded.with_key(guarded.make(Scope.SUBMIT, posts_per_minute=1)["key"])
+    uid = api.post(waiting, INPUT)
     for answer in (
         api.call("POST", "/api/tasks/", params={"model_human_readable_id": waiting}, zip=INPUT),
         _sends("POST", "/api/tasks/", params={"model_human_readable_id": waiting})(api, ""),
         api.call("PUT", f"/api/tasks/{UNKNOWN}", params={"model_human_readable_id": waiting}, zip=INPUT),
     ):
         assert answer.status_code == 429
-        assert 15 <= int(answer.headers["Retry-After"]) <= 20
-    assert api.get(f"/api/tasks/{uids[0]}/status").status_code == 200
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+    assert api.get(f"/api/tasks/{uid}/status").status_code == 200
 
 
 def test_living_tasks_are_counted(guarded: Guarded, waiting: str) -> None:
@@ -339,7 +338,7 @@ def test_operators_at_a_gateway(
         made = apis["admin"].call("POST", "/api/keys/?name=of%20a%20test")
         assert made.status_code == 201
         assert apis["admin"].call("DELETE", f"/api/keys/{made.json()['id']}").status_code == 200
-        assert apis["admin"].call("DELETE", "/api/keys/%2e%2e").status_code in (401, 404)
+        assert apis["admin"].call("DELETE", "/api/keys/%2e%2e").status_code == 404
     assert statuses == {"admin": [200] * 4, "submit": [403] * 4, "token": [401] * 4, "expired": [401] * 4}
     assert {guarded.with_key(keys["admin"]).call(*call).status_code for call in calls} == {404, 405}
 
