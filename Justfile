@@ -49,6 +49,12 @@ logs *NAME:
 dashboard:
     @{{ python }} -m deploy dashboard
 
+# Make, list or revoke API keys (just keys make NAME --scope models; just keys --help): docs/keys.md
+[no-exit-message]
+[positional-arguments]
+keys *ARGS:
+    @{{ python }} -m deploy.keys "$@"
+
 # Make this host, at ADDRESS, the first of a Docker swarm, and start the system on it
 [no-exit-message]
 swarm-init ADDRESS *OPTIONS: (setup "compose")

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import structlog
+
 from core.amqp import Broker
 from core.app import make_app
 from core.certificate import Certificate, CertificateRefused
@@ -16,6 +18,8 @@ from core.settings import Settings
 from core.store import open_store
 from core.webhooks import Guard, Postman
 from core.zipcheck import ZipCheck
+
+log = structlog.get_logger()
 
 
 async def main() -> None:
@@ -38,7 +42,10 @@ async def main() -> None:
             log_bytes=settings.log_bytes,
             guard=Guard.of(settings.webhook_allow),
             images=ImageAllowance.of(settings.image_allow),
+            keys_required=settings.api_keys == "required",
         )
+        if not dispatch.keys_required:
+            log.warning("keys.off", advice="set API_KEYS=required: now anybody who reaches a gateway may post tasks")
         async with Postman.open(store.webhooks, dispatch.guard) as postman, asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
             telling = group.create_task(postman.deliver_for_ever(), name="webhooks")

@@ -3,22 +3,21 @@
 import asyncio
 from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit
 
 from quart import Response
-from werkzeug.datastructures import Authorization
 
 from core import metrics
+from core.access import Access
 from core.calls import Call
 from core.client import CoreToken
-from core.contract.errors import Forbidden, Unauthorized, Unavailable
+from core.contract.errors import Unavailable
 from core.dispatch import Dispatch
 from core.exposition import CONTENT_TYPE, note_build
 from core.live import Live
 from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.overview import overview, readiness
-from core.routes import agents, dashboard, events, models, operators, resumable, status, tasks
+from core.routes import agents, dashboard, events, keys, models, operators, resumable, status, tasks
 from core.serving import App, json_response
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
@@ -32,22 +31,16 @@ def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
     app = App("core")
     note_build(app.figures, "core")
     add_docs(app, "InferenceServer's core", At.CORE)
-    for part in (tasks, status, resumable, models, agents, operators, dashboard):
+    for part in (tasks, status, resumable, models, keys, agents, operators, dashboard):
         part.add_routes(app, dispatch)
     events.add_routes(app, dispatch, live)
     app.when_draining.append(live.news.close)
 
-    def guard(call: Call) -> None:
-        if call.path in OPEN_PATHS or call.path.startswith(OPEN_FOLDERS):
-            return
-        authorization = Authorization.from_header(call.header("authorization"))
-        offered = (authorization.token or authorization.password) if authorization else None
-        if not token.opens(offered or ""):
-            raise Unauthorized
-        if _is_from_elsewhere(call):
-            raise Forbidden("Another site's page may not do this")
-        if call.path not in WITHOUT_STORE:
-            dispatch.store.pulse.check()
+    access = Access(dispatch, token, without_store=WITHOUT_STORE)
+
+    async def guard(call: Call) -> None:
+        if call.path not in OPEN_PATHS and not call.path.startswith(OPEN_FOLDERS):
+            await access.admit(call)
 
     app.guard = guard
 
@@ -75,13 +68,3 @@ def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
         return Response(metrics.exposition(app.figures), content_type=CONTENT_TYPE)
 
     return app
-
-
-def _is_from_elsewhere(call: Call) -> bool:
-    """A browser that was told the token once sends it along with other sites' forms, too, and names their origin with
-    all that may change something. Other clients name none.
-    """
-    if call.path.startswith("/api/") and call.header("sec-fetch-site") == "cross-site":
-        return True
-    origin = call.header("origin")
-    return bool(origin) and urlsplit(origin).netloc != call.header("host")

@@ -9,14 +9,22 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
-from urllib.parse import parse_qsl
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from werkzeug.datastructures import Authorization
 
-from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, Unauthorized
+from core.contract.errors import (
+    ContractError,
+    InvalidParameters,
+    InvalidRequest,
+    TooManyRequests,
+    Unauthorized,
+)
 from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody, Problem
+from core.contract.key import ANYBODY, Caller
 
 log = structlog.get_logger()
 
@@ -56,6 +64,15 @@ class Call:
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.rule = ""
+        """The route's, whose parts are in angle brackets. Empty: there is no such route."""
+        self.parts: Mapping[str, Any] = {}
+        """What stands in the path for them."""
+        self.caller: Caller = ANYBODY
+        """Whoever guards the app says who it is."""
+        client = scope.get("client")
+        self.client_address: str = client[0] if client else ""
+        """At core, that of the gateway's client where it is one's call."""
         self.is_answered = False
         """Begun, at least."""
         self.tells_problems = False
@@ -120,6 +137,16 @@ class Call:
         if not seconds >= 0:
             raise InvalidParameters.wrong("query", "wait", "a number of seconds, 0 or more")
         return min(seconds, LONGEST_WAIT_SECONDS)
+
+    @property
+    def is_from_elsewhere(self) -> bool:
+        """A browser that was told a token or a key once sends it along with other sites' forms, too, and names their
+        origin with all that may change something. Other clients name none.
+        """
+        if self.path.startswith("/api/") and self.header("sec-fetch-site") == "cross-site":
+            return True
+        origin = self.header("origin")
+        return bool(origin) and urlsplit(origin).netloc != self.header("host")
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, once. Raises InvalidRequest when the client stalls, Gone when it goes away."""
@@ -221,9 +248,16 @@ async def _taken() -> AsyncIterator[None]:
         raise Gone from None
 
 
+def offered_in(authorization: str) -> str:
+    """A token or a key: of Bearer, or the password of Basic, whatever the user. Empty: none."""
+    found = Authorization.from_header(authorization)
+    return (found.token or found.password or "") if found else ""
+
+
 def headers_of(error: ContractError) -> Mapping[str, str]:
     """What its answer has beside the body."""
     headers = {"WWW-Authenticate": CHALLENGE} if isinstance(error, Unauthorized) else {}
-    if seconds := RETRY_AFTER_SECONDS.get(type(error)):
+    known = error.retry_seconds if isinstance(error, TooManyRequests) else None
+    if seconds := known or RETRY_AFTER_SECONDS.get(type(error)):
         headers["Retry-After"] = str(seconds)
     return headers

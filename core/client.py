@@ -6,8 +6,9 @@ import hmac
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
@@ -17,9 +18,20 @@ import structlog
 from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
 
 from core.contract.agent import AgentReport, Wanted
-from core.contract.errors import ContractError, InvalidRequest, StoreFull, TransitionRefused, Unavailable
+from core.contract.errors import (
+    ContractError,
+    InvalidRequest,
+    KeyRefused,
+    StoreFull,
+    TooManyRequests,
+    TransitionRefused,
+    Unauthorized,
+    Unavailable,
+)
 from core.contract.gateway import GatewayReport
 from core.contract.http import (
+    CLIENT_ADDRESS,
+    CLIENT_AUTHORIZATION,
     REQUEST_HEADER,
     STATUS,
     Admission,
@@ -59,11 +71,34 @@ PROBE_SECONDS: Final = 3
 
 BUFFER_BYTES: Final = 2**20
 
+_CLIENT: Final = ContextVar[tuple[tuple[str, str], ...]]("client", default=())
+"""Headers that say for whom a gateway calls; none where a service speaks for itself."""
+
 _OUTCOMES: Final = TypeAdapter(list[Outcome])
 _MODELS: Final = TypeAdapter(list[Model])
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def speak_for(authorization: str, address: str) -> None:
+    """From here on this task calls core on behalf of that client of a gateway, as does what it begins."""
+    _CLIENT.set(((CLIENT_AUTHORIZATION, authorization), (CLIENT_ADDRESS, address)))
+
+
+@contextmanager
+def on_own_behalf() -> Iterator[None]:
+    token = _CLIENT.set(())
+    try:
+        yield
+    finally:
+        _CLIENT.reset(token)
+
+
+def behalf() -> dict[str, str]:
+    """Headers of a call to core: for which request, and for which client."""
+    request = REQUEST.get()
+    return dict(_CLIENT.get()) | ({REQUEST_HEADER: request} if request else {})
 
 
 class CoreToken(SecretsInFiles):
@@ -150,9 +185,9 @@ class CoreClient:
     async def model(self, uid: str) -> Model:
         return Model.model_validate_json(await self._call("GET", f"/api/models/{uid}"))
 
-    async def outcomes(self, uids: Sequence[str]) -> list[Outcome]:
+    async def outcomes(self, asked: Asked) -> list[Outcome]:
         """What whoever asks for each of these tasks is to be told."""
-        body = Asked(uids=tuple(uids)).model_dump_json().encode()
+        body = asked.model_dump_json(exclude_defaults=True).encode()
         return _OUTCOMES.validate_json(await self._call("POST", "/api/tasks/outcomes", body))
 
     async def ended(self) -> AsyncIterator[str]:
@@ -161,7 +196,7 @@ class CoreClient:
         try:
             async with self.session.get("/api/tasks/ended", timeout=timeout) as response:
                 if response.status >= 400:
-                    raise _refusal(response.status, await response.read())
+                    raise _refusal(response, await response.read())
                 async for line in response.content:
                     yield line.decode().strip()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -228,8 +263,7 @@ class CoreClient:
         seconds: float | None = CALL_SECONDS,
     ) -> bytes:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS)
-        if request := REQUEST.get():
-            headers = {**(headers or {}), REQUEST_HEADER: request}
+        headers = {**(headers or {}), **behalf()}
         try:
             async with self.session.request(
                 method, path, data=data, params=params, headers=headers, timeout=timeout
@@ -238,7 +272,7 @@ class CoreClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise unanswered(error) from error
         if response.status >= 400:
-            raise _refusal(response.status, body)
+            raise _refusal(response, body)
         return body
 
 
@@ -281,18 +315,28 @@ class Unoffered(Unavailable):
 
 _REFUSALS: Final = {status: kind for kind, status in STATUS.items()} | {
     400: InvalidRequest,
+    401: Unauthorized,
     409: TransitionRefused,
 }
 
 
-def _refusal(status: int, body: bytes) -> ContractError:
+def is_clients(answer: aiohttp.ClientResponse) -> bool:
+    """Core has refused what the gateway's client offers, and not the gateway's token."""
+    return CLIENT_AUTHORIZATION in answer.headers
+
+
+def _refusal(answer: aiohttp.ClientResponse, body: bytes) -> ContractError:
     """Core's answer as the error that it was there; a status that isn't core's own is a part that is away."""
     try:
         detail = ErrorBody.model_validate_json(body).detail
     except ValidationError:
         detail = body.decode(errors="replace")[:500]
-    missing = Unoffered if status == HTTPStatus.METHOD_NOT_ALLOWED else Unavailable
-    return _REFUSALS.get(status, missing)(detail)
+    if is_clients(answer):
+        return KeyRefused(detail)
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return TooManyRequests(detail, retry_seconds=int(answer.headers.get("Retry-After", 0)))
+    missing = Unoffered if answer.status == HTTPStatus.METHOD_NOT_ALLOWED else Unavailable
+    return _REFUSALS.get(answer.status, missing)(detail)
 
 
 def patiently(

@@ -38,6 +38,7 @@ from core.contract.errors import (
 )
 from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, ClaimRequest, Noted, Outcome, Staged
 from core.contract.images import ANY_IMAGE, ImageAllowance
+from core.contract.key import OPERATOR, Caller
 from core.contract.live import Said
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.needs import ANY, Need
@@ -92,6 +93,8 @@ class Dispatch:
     """Whom webhooks may be sent to."""
     images: ImageAllowance = ANY_IMAGE
     """Those that models may have."""
+    keys_required: bool = False
+    """Clients of gateways need an API key."""
     _withdrawals: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def admit(self, *, model: str | None, size: int | None) -> Admission:
@@ -116,7 +119,8 @@ class Dispatch:
             await self._compared(posted, zip, earlier)
             return False
         submit = self._submit_small if self.store.submissions.takes(announced.size) else self._submit
-        new, created = await submit(posted, posted.fingerprinted(zip), announced)
+        async with self.store.quotas.begun(posted.caller, posted.uid):
+            new, created = await submit(posted, posted.fingerprinted(zip), announced)
         if created is Created.OTHER:
             raise TaskExists
         if created is Created.SAME:
@@ -253,19 +257,26 @@ class Dispatch:
             raise output
         return output
 
-    async def outcomes(self, uids: Sequence[str]) -> list[Outcome]:
-        """What clients who ask for these tasks' outputs are to be told, without the outputs."""
-        outputs = await self._outputs(uids)
+    async def outcomes(
+        self, uids: Sequence[str], callers: Sequence[Caller | ContractError] | None = None
+    ) -> list[Outcome]:
+        """What clients who ask for these tasks' outputs are to be told, without the outputs. `callers`: who asks for
+        each, or why they may not.
+        """
+        outputs = await self._outputs(uids, callers)
         return [FINISHED if isinstance(output, Blob) else Outcome.of(output) for output in outputs]
 
     async def outcome(self, uid: str) -> Outcome:
         [outcome] = await self.outcomes([uid])
         return outcome
 
-    async def _outputs(self, uids: Sequence[str]) -> list[Blob | ContractError]:
+    async def _outputs(
+        self, uids: Sequence[str], callers: Sequence[Caller | ContractError] | None = None
+    ) -> list[Blob | ContractError]:
         """As `output`, for many in as many trips."""
         async with soon():
-            outputs = [_output(ending) for ending in await self.store.tasks.endings(uids)]
+            endings = await self.store.tasks.endings(uids)
+        outputs = [_output(*asked) for asked in zip(endings, callers or [OPERATOR] * len(uids), strict=True)]
         there = [output for output in outputs if isinstance(output, Blob)]
         exist = dict(zip((blob.id for blob in there), await self.store.blobs.exist(there), strict=True))
         return [_if_there(output, exist[output.id]) if isinstance(output, Blob) else output for output in outputs]
@@ -459,6 +470,8 @@ class Dispatch:
         await self.store.waiting.leave(removed)
         if removed.options.webhook:
             await self.store.webhooks.forget(uid)
+        if removed.owner:
+            await self.store.quotas.leave(removed.owner, uid)
         log.info("task.deleted", task=uid, state=task.state)
         return task
 
@@ -623,9 +636,11 @@ def _if_there(output: Blob, exists: bool | ContractError) -> Blob | ContractErro
     return output if exists else OutputGone()
 
 
-def _output(ending: Ending | ContractError | None) -> Blob | ContractError:
-    """The output, as far as the task knows, or the error that says why there is none."""
-    if ending is None:
+def _output(ending: Ending | ContractError | None, caller: Caller | ContractError) -> Blob | ContractError:
+    """The output, as far as the task knows, or the error that says why there is none for the caller."""
+    if isinstance(caller, ContractError):
+        return caller
+    if ending is None or (isinstance(ending, Ending) and not caller.may_see(ending.owner)):
         return TaskNotFound()
     if isinstance(ending, ContractError):
         return ending

@@ -34,7 +34,7 @@ async def overview(dispatch: Dispatch) -> Overview:
         limit_bytes=pulse.memory.limit,
         reserve_bytes=int(pulse.memory.limit * dispatch.store.room.reserve_percent / 100),
     )
-    found = Overview(version=VERSION, redis=redis, **ready)
+    found = Overview(version=VERSION, keys_required=dispatch.keys_required, redis=redis, **ready)
     needs = {ANY}
     with suppress(Unavailable):
         async with soon():

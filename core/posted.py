@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from typing import Self
 
+from core.contract.key import OPERATOR, Caller
 from core.contract.model import Model
 from core.contract.options import PLAIN, Options
 from core.contract.task import Blob, new_uid
@@ -12,10 +13,11 @@ from core.store.tasks import NewTask
 
 
 class Fingerprint:
-    """Of a model's name, the options, and the zip that passes through `taken`."""
+    """Of a model's name, the options, the key that it is posted with, and the zip that passes through `taken`."""
 
-    def __init__(self, model: str, options: Options) -> None:
-        self._hash = hashlib.sha256(f"{model}\n{options.model_dump_json(exclude_defaults=True)}\n".encode())
+    def __init__(self, model: str, options: Options, owner: str = "") -> None:
+        whose = f"{owner}\n" if owner else ""
+        self._hash = hashlib.sha256(f"{model}\n{options.model_dump_json(exclude_defaults=True)}\n{whose}".encode())
 
     async def taken(self, zip: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         async for piece in zip:
@@ -34,23 +36,24 @@ class Posted:
     model: str
     options: Options
     uid: str
+    caller: Caller
     fingerprint: Fingerprint | None = None
     """Where the client chose the uid, and so may post it again."""
 
     @classmethod
-    def once(cls, model: str, options: Options = PLAIN) -> Self:
-        return cls(model, options, new_uid())
+    def once(cls, model: str, options: Options = PLAIN, caller: Caller = OPERATOR) -> Self:
+        return cls(model, options, new_uid(), caller)
 
     @classmethod
-    def repeatable(cls, model: str, options: Options, uid: str) -> Self:
-        return cls(model, options, uid, Fingerprint(model, options))
+    def repeatable(cls, model: str, options: Options, uid: str, caller: Caller = OPERATOR) -> Self:
+        return cls(model, options, uid, caller, Fingerprint(model, options, caller.key_id))
 
     def fingerprinted(self, zip: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
         return self.fingerprint.taken(zip) if self.fingerprint else zip
 
     def task(self, model: Model, input: Blob) -> NewTask:
         """Once the zip has passed."""
-        return NewTask.of(model, self.uid, input, self.options, self.task_fingerprint)
+        return NewTask.of(model, self.uid, input, self.options, self.task_fingerprint, self.caller.key_id)
 
     @property
     def task_fingerprint(self) -> str:

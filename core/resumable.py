@@ -19,6 +19,7 @@ from core.contract.errors import (
     Unavailable,
     UploadElsewhere,
 )
+from core.contract.key import OPERATOR, Caller
 from core.contract.options import Options
 from core.contract.task import new_uid
 from core.dispatch import Dispatch
@@ -34,7 +35,9 @@ class Resumable:
 
     dispatch: Dispatch
 
-    async def open(self, model: str, length: int, options: Options, *, metadata: str, ticket: str) -> str:
+    async def open(
+        self, model: str, length: int, options: Options, *, metadata: str, ticket: str, owner: str = ""
+    ) -> str:
         """The uid of an upload, and of the task that it will be. It has room before the first byte comes."""
         if not length:
             raise InvalidZip("The zip is empty: there is no file in it.")
@@ -50,6 +53,7 @@ class Resumable:
             ticket=ticket or secrets.token_hex(16),
             options=options,
             metadata=metadata,
+            owner=owner,
         )
         await self.dispatch.store.uploads.open(uid, coming)
         log.info("upload.opened", task=uid, model=model, size=length)
@@ -75,7 +79,9 @@ class Resumable:
         if standing.coming:
             await self.dispatch.store.uploads.reservation(standing.coming, offset).begin()
 
-    async def append(self, uid: str, offset: int, pieces: AsyncIterator[bytes], *, size: int | None) -> Standing:
+    async def append(
+        self, uid: str, offset: int, pieces: AsyncIterator[bytes], *, size: int | None, caller: Caller = OPERATOR
+    ) -> Standing:
         """How far the upload is then. With the last byte the zip is checked, and becomes the task; one that is refused
         is gone. What came before the client went away is kept.
         """
@@ -95,7 +101,8 @@ class Resumable:
             await writer.pause()
             seconds = self.dispatch.store.uploads.keep_seconds
             return replace(standing, offset=writer.offset, seconds_left=seconds)
-        await self.finish(writer)
+        async with self.dispatch.store.quotas.begun(caller, uid):  # when it is refused, the last bytes are sent again
+            await self.finish(writer)
         return Standing(standing.length, standing.length)
 
     async def finish(self, writer: Writer) -> None:
@@ -111,7 +118,7 @@ class Resumable:
             if not await uploads.give_up(writer.uid, coming, writer=writer.number):
                 raise UploadElsewhere.at(writer.offset) from None
             raise
-        new = NewTask.of(model, writer.uid, blob, coming.options)
+        new = NewTask.of(model, writer.uid, blob, coming.options, owner=coming.owner)
         if await self.dispatch.store.tasks.create(new, writer=writer.number) is Created.OTHER:
             if await uploads.give_up(writer.uid, coming, writer=writer.number):
                 raise TaskExists("Something else was posted under the uid of this upload, which is gone now")

@@ -91,7 +91,7 @@ class App(Quart):
         """Rung when a task ends. Whoever makes the app lets them listen."""
         self.when_draining: list[Callable[[], None]] = [self.bells.close]
         """Called when no new requests are taken: those that could go on for ever end now."""
-        self.guard: Callable[[Call], None] = lambda _: None
+        self.guard: Callable[[Call], Awaitable[None]] | None = None
         """Raises a ContractError for a call that may not be answered."""
         self.standing: Callable[[HTTPScope], Headers] = lambda _: ()
         """The headers of all answers to a request."""
@@ -143,7 +143,7 @@ class App(Quart):
 
     async def _answer_somebody(self, call: Call, scope: HTTPScope, exchange: Exchange) -> None:
         try:
-            endpoint, parts = self._admitted(call, exchange)
+            endpoint, parts = await self._admitted(call, exchange)
             if handler := self._direct.get(endpoint):
                 await handler(call, **parts)
             else:
@@ -165,14 +165,16 @@ class App(Quart):
             if not call.is_answered:
                 await call.answer(500, BROKEN)
 
-    def _admitted(self, call: Call, exchange: Exchange) -> tuple[str, Mapping[str, Any]]:
+    async def _admitted(self, call: Call, exchange: Exchange) -> tuple[str, Mapping[str, Any]]:
         """The route. Who isn't let in is told so, whatever is asked for, and in the words that belong there."""
         try:
             rule, parts = self._routes.match(call.path, call.method, return_rule=True)
-            exchange.route, endpoint = rule.rule, rule.endpoint
+            exchange.route = call.rule = rule.rule
+            call.parts, endpoint = parts, rule.endpoint
             call.tells_problems = endpoint in self.telling_problems
         finally:
-            self.guard(call)
+            if self.guard:
+                await self.guard(call)
         return endpoint, parts
 
     def _canonical(self, call: Call) -> str | None:

@@ -1,7 +1,7 @@
 """What an operator may set of core. Each field is an environment variable of the same name, in capitals."""
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -28,6 +28,9 @@ class Settings(BrokerSettings, CoreToken):
     redis_url: SecretStr = SecretStr("redis://redis:6379/0")
     redis_password: SecretStr = SecretStr("")
     redis_password_file: Path | None = None
+
+    api_keys: Literal["", "required"] = ""
+    """Whether clients of gateways need an API key. Else to know a task's uid is to be allowed everything with it."""
 
     lease_seconds: float = Field(default=20.0, gt=1)
     """An agent that has not renewed for so long has lost its task."""

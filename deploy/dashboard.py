@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import ssl
 import sys
 import webbrowser
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from core.routes.dashboard import PATH
 from demo.__main__ import demo_stack
 from deploy import preparation
-from deploy.compose import ENVIRONMENT, DeploymentError, core_url, on_swarm, running, say
+from deploy.compose import ENVIRONMENT, DeploymentError, core_trust, core_url, on_swarm, running, say
 
 PORT_ON_SWARM = 7000
 """Of the core for operators, as README starts it."""
@@ -38,3 +39,9 @@ def core() -> tuple[str, Path]:
     if ENVIRONMENT.exists() and on_swarm():
         return core_url(PORT_ON_SWARM, ""), token
     raise DeploymentError("Nothing runs: just up or just demo starts it.")
+
+
+def trust() -> ssl.SSLContext | None:
+    """Of whoever calls that core."""
+    files = preparation.settings().get("COMPOSE_FILE", "") if ENVIRONMENT.exists() else ""
+    return core_trust(files, preparation.SECRETS)

@@ -31,7 +31,11 @@ async def main(settings: Settings) -> None:
         )
 
     async with CoreClient.open(settings) as core, asyncio.TaskGroup() as group:
-        app = make_app(core, allow_public_post_model=settings.allow_public_post_model != "")
+        app = make_app(
+            core,
+            allow_public_post_model=settings.allow_public_post_model != "",
+            allow_operators=settings.allow_operators != "",
+        )
         app.standing = hsts.standing(settings.hsts_days)
         note_build(app.figures, "gateway")
         listener = group.create_task(app.bells.listen(core.ended), name="bells")

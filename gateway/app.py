@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
 from importlib import resources
 from typing import Final
 
@@ -10,9 +12,9 @@ from quart import Response, request
 
 from core import tus
 from core.calls import Call
-from core.client import CoreClient, Unoffered
-from core.contract.errors import Forbidden, ModelNotFound, TaskNotFound, Unavailable
-from core.contract.http import AWAY, FINISHED, Outcome, Readiness
+from core.client import CoreClient, Unoffered, on_own_behalf
+from core.contract.errors import Forbidden, KeyRefused, ModelNotFound, TaskNotFound, Unavailable
+from core.contract.http import AWAY, FINISHED, Asked, ErrorBody, Outcome, Readiness
 from core.contract.model import ModelSpec
 from core.contract.parameters import Switch
 from core.contract.task import UID
@@ -21,7 +23,8 @@ from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.pages import add_files, page_file
 from core.serving import App, json_response
-from gateway.relay import SMALL_BYTES, own_token, relay
+from gateway import auth, operators
+from gateway.relay import SMALL_BYTES, own_token, relay, relay_upload
 
 POLLED_AT_ONCE: Final = 1000
 """What clients ask again and again becomes one question to core."""
@@ -29,12 +32,19 @@ POLLED_AT_ONCE: Final = 1000
 READY_SECONDS: Final = 1.0
 PAGE = resources.files("gateway").joinpath("page")
 PUBLIC_MODEL_PARAMETERS = frozenset({*ModelSpec.model_fields, *Switch.model_fields})
-"""Limits and privileges are the operator's to give, on core."""
+"""Limits and privileges are the operator's to give."""
 
 
-def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
+def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators: bool = False) -> App:
+    async def outcomes(asked: Sequence[tuple[str, str]]) -> list[Outcome]:
+        """Of many clients' tasks at once."""
+        uids, offered = zip(*asked, strict=True)
+        with on_own_behalf():
+            return await core.outcomes(Asked(uids=uids, offered=offered if any(offered) else ()))
+
     app = App("gateway")
-    polls = Gathering(core.outcomes, at_once=POLLED_AT_ONCE)
+    app.guard = auth.guard
+    polls = Gathering(outcomes, at_once=POLLED_AT_ONCE)
     add_docs(app, "InferenceServer", At.GATEWAY)
     add_files(app, PAGE)
     draining = asyncio.Event()
@@ -67,12 +77,12 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
         if "container_tag" in call.args:
             return await post_model(call)  # how version 1's documentation registers a model
         model = call.args.get("model_human_readable_id") or call.args.get("human_readable_id")
-        await relay_upload(call, "/api/tasks/", call.parameters, model=model)
+        await relay_upload(call, core, "/api/tasks/", call.parameters, model=model)
 
     @app.direct("PUT", "/api/tasks/<uid>", problems=True)
     async def put_task(call: Call, uid: str) -> None:
         model = call.args.get("model_human_readable_id")
-        await relay_upload(call, f"/api/tasks/{_known_form(uid)}", call.parameters, model=model)
+        await relay_upload(call, core, f"/api/tasks/{_known_form(uid)}", call.parameters, model=model)
 
     @app.direct("GET", "/api/tasks/<uid>")
     async def get_task(call: Call, uid: str) -> None:
@@ -123,10 +133,15 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     @app.direct("POST", "/api/models/")
     async def post_model(call: Call) -> None:
-        """Only new ones: what is there, with what it may do, nobody changes but the operator, at core."""
-        if not allow_public_post_model:
+        """Only new ones. Limits and privileges are given at core, or with an admin's key."""
+        if key := auth.key_of(call):
+            await relay_upload(call, core, "/api/models/", call.parameters, key=key)
+        elif allow_public_post_model:
+            await relay_upload(call, core, "/api/models/", _public(call))
+        else:
+            with own_token():
+                await core.models()  # where a key is needed core says so
             raise Forbidden("Models are the operator's here")
-        await relay_upload(call, "/api/models/", _public(call), model=None)
 
     @app.direct("GET", "/api/models/<uid>", problems=True)
     async def model(call: Call, uid: str) -> None:
@@ -143,7 +158,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
     @app.direct("POST", "/api/uploads/", problems=True)
     async def open_upload(call: Call) -> None:
         tus.meet(call)
-        await relay_upload(call, "/api/uploads/", call.parameters, model=None)
+        await relay_upload(call, core, "/api/uploads/", call.parameters)
 
     @app.direct("PATCH", "/api/uploads/<uid>", problems=True)
     async def append(call: Call, uid: str) -> None:
@@ -164,26 +179,21 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool) -> App:
 
     async def ask(call: Call, uid: str) -> Outcome:
         if not (seconds := call.wait_seconds):
-            return await poll(uid)
+            return await poll(call, uid)
         async with call.attended():
-            return await app.bells.outcome(uid, seconds, poll)
+            return await app.bells.outcome(uid, seconds, partial(poll, call))
 
-    async def poll(uid: str) -> Outcome:
+    async def poll(call: Call, uid: str) -> Outcome:
         with own_token():
-            outcome = await polls.ask(uid)
+            outcome = await polls.ask((uid, auth.offered_by(call)))
         if outcome == AWAY:
             raise Unavailable
+        if outcome.status == HTTPStatus.UNAUTHORIZED:
+            raise KeyRefused(ErrorBody.model_validate_json(outcome.body).detail)
         return outcome
 
-    async def relay_upload(call: Call, path: str, params: Sequence[tuple[str, str]], *, model: str | None) -> None:
-        """A small body goes at once; before a large one core is asked."""
-        size = call.content_length
-        if size is not None and size <= SMALL_BYTES:
-            return await relay(call, core, call.method, path, params=params)
-        with own_token():
-            admission = await core.admit(model=model, size=size)
-        await relay(call, core, call.method, path, params=params, admission=admission)
-
+    if allow_operators:
+        operators.add_routes(app, core)
     return app
 
 

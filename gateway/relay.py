@@ -11,10 +11,9 @@ import structlog
 
 from core import tus
 from core.calls import Call
-from core.client import CoreClient, unanswered
-from core.contract.errors import TooLarge, Unauthorized, Unavailable
-from core.contract.http import REQUEST_HEADER, TICKET_HEADER, Admission
-from core.observe import REQUEST
+from core.client import CoreClient, behalf, is_clients, unanswered
+from core.contract.errors import KeyRefused, TooLarge, Unauthorized, Unavailable
+from core.contract.http import CLIENT_AUTHORIZATION, TICKET_HEADER, Admission
 
 log = structlog.get_logger()
 
@@ -48,6 +47,7 @@ PASSED_BACK: Final = frozenset(
         "etag",
         "location",
         "retry-after",
+        "www-authenticate",
         *(name.lower() for name in tus.ANSWERED),
     }
 )
@@ -61,13 +61,16 @@ async def relay(
     *,
     params: Sequence[tuple[str, str]] = (),
     admission: Admission | None = None,
+    key: str = "",
     until: asyncio.Event | None = None,
 ) -> None:
-    """The call as `method path` of core. The admission bounds a body whose length isn't known. An answer without an end
-    ends at the event.
+    """The call as `method path` of core. The admission bounds a body whose length isn't known. With a `key` it is that
+    which opens core, and not the gateway's token. An answer without an end ends at the event.
     """
-    headers = {name: call.header(name) for name in PASSED_ON if name in call}
-    headers[REQUEST_HEADER] = REQUEST.get()
+    headers = {name: call.header(name) for name in PASSED_ON if name in call} | behalf()
+    if key:
+        del headers[CLIENT_AUTHORIZATION]
+        headers["authorization"] = f"Bearer {key}"
     body: AsyncIterator[bytes] | bytes | None = None
     if call.has_body:
         size = call.content_length
@@ -91,11 +94,31 @@ async def relay(
         raise unanswered(error) from error
 
 
+async def relay_upload(
+    call: Call,
+    core: CoreClient,
+    path: str,
+    params: Sequence[tuple[str, str]],
+    *,
+    model: str | None = None,
+    key: str = "",
+) -> None:
+    """A small body goes at once; before a large one core is asked, and also for the model that a task is for."""
+    size = call.content_length
+    if size is not None and size <= SMALL_BYTES:
+        return await relay(call, core, call.method, path, params=params, key=key)
+    with own_token():
+        admission = await core.admit(model=model, size=size)
+    await relay(call, core, call.method, path, params=params, admission=admission, key=key)
+
+
 @contextmanager
 def own_token() -> Iterator[None]:
     """Core refuses the gateway's token: that is the operator's to mend, and nothing that a client can do."""
     try:
         yield
+    except KeyRefused:
+        raise
     except Unauthorized:
         log.error("core.token_refused")
         raise Unavailable from None
@@ -103,7 +126,7 @@ def own_token() -> Iterator[None]:
 
 async def _pass_back(call: Call, answer: aiohttp.ClientResponse, until: asyncio.Event | None) -> None:
     with own_token():
-        if answer.status == HTTPStatus.UNAUTHORIZED:
+        if answer.status == HTTPStatus.UNAUTHORIZED and not is_clients(answer):
             raise Unauthorized
     headers = [(name, value) for name, value in answer.headers.items() if name.lower() in PASSED_BACK]
     size = answer.content_length

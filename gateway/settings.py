@@ -37,3 +37,6 @@ class Settings(CoreAccess, MetricsPort):
 
     allow_public_post_model: str = ""
     """Anything but the empty string lets the public register models, as in version 1."""
+
+    allow_operators: str = ""
+    """Anything but the empty string lets operators in as well, with an admin's API key."""

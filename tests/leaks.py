@@ -27,9 +27,9 @@ CALL_SECONDS = 30
 Value = TypeVar("Value")
 FOREVER = {
     *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
-    *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.GATEWAYS, keys.REAPER),
+    *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.GATEWAYS, keys.REAPER, keys.KEYS, keys.KEYS_USED),
 }
-EXPIRE = ("kept:", "writer:")
+EXPIRE = ("kept:", "writer:", "pace:")
 
 
 class Leaks:
@@ -119,7 +119,7 @@ class Leaks:
                 yield f"{count} messages in {queue}"
 
     def _keys(self) -> Iterator[str]:
-        owned = set(FOREVER)
+        owned = {*FOREVER, *(keys.living(id.decode()) for id in self._hash(keys.KEYS))}
         tasks = self._members(keys.TASKS)
         for uid in tasks:
             fields = self._hash(keys.task(uid))

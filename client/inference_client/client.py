@@ -216,7 +216,7 @@ class AsyncClient(Operations):
     """`async with AsyncClient("https://…", ca="ca.crt") as client: await client.models()`
 
     For asyncio. `ca` is the file of who may sign the server's certificate, `cert` that of the client's own with its
-    key, for a server that asks for one. `key` is for operators: core's token, with core's address.
+    key, and `key` an API key, for a server that asks for one.
     """
 
     def __init__(
@@ -242,8 +242,8 @@ class AsyncClient(Operations):
 class Client:
     """`with Client("https://…", ca="ca.crt") as client: client.models()`
 
-    `ca` is the file of who may sign the server's certificate, `cert` that of the client's own with its key, for a
-    server that asks for one. `key` is for operators: core's token, with core's address. For one thread.
+    `ca` is the file of who may sign the server's certificate, `cert` that of the client's own with its key, and `key`
+    an API key, for a server that asks for one. For one thread.
     """
 
     def __init__(

@@ -17,7 +17,8 @@ Which server: --url, or INFER_URL, or a file infer.toml with
 url = "https://HOST:PORT", in ~/.config (on Windows in %APPDATA%),
 or where INFER_CONFIG says. Likewise ca, cert, key and patience.
 
-A key is for operators alone: core's token, with core's address.
+A key is what the server's operator gave out, if the server asks for one.
+It is better in INFER_KEY than in --key, which others can see.
 
 Results go to stdout, everything else to stderr. Exit codes:
 
@@ -28,7 +29,7 @@ Results go to stdout, everything else to stderr. Exit codes:
 4 no such task, model or result, or no longer
 5 the server is away, full, or not trusted
 6 the task hasn't ended, or not in time
-7 not allowed: that is the operator's
+7 not allowed: the key is missing, no longer good, or not for this
 130 interrupted
 """
 
@@ -55,7 +56,9 @@ def infer(
     url: Annotated[str | None, typer.Option(help="The server, https://HOST:PORT.")] = None,
     ca: Annotated[str | None, typer.Option(help="The file (PEM) of the CA that signed its certificate.")] = None,
     cert: Annotated[str | None, typer.Option(help="The file (PEM) of your own, with its key, if it asks.")] = None,
-    key: Annotated[str | None, typer.Option(help="Core's token, for operators; better in INFER_KEY.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="An API key, if the server asks for one; better in INFER_KEY.")
+    ] = None,
     patience: Annotated[str | None, typer.Option(help="Seconds to bear that the server is away: 300.")] = None,
 ) -> None:
     context.obj = {"url": url, "ca": ca, "cert": cert, "key": key, "patience": patience}

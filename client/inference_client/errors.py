@@ -49,7 +49,7 @@ class Invalid(Refused):
 
 
 class NotAllowed(Refused):
-    """That is the operator's to do, with core's token."""
+    """The key is missing or no longer good, or isn't for this."""
 
 
 class NotFound(Refused):
@@ -69,7 +69,9 @@ class TooLarge(Refused):
 
 
 class Unavailable(Refused):
-    """The server is there, and a part of it away or full. Worth another try after `retry_seconds`."""
+    """The server is there, and a part of it away or full, or the key has sent as much as it may for now. Worth another
+    try after `retry_seconds`.
+    """
 
 
 class NotFinished(Refused):
@@ -105,11 +107,15 @@ _KINDS: Mapping[int, type[Refused]] = {
 }
 
 
+_HOW_TO_SEND_A_KEY = "infer has it from INFER_KEY, or from `key` in its file; the Python API as key="
+
+
 def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Refused:
     """An answer that isn't a good one as an exception."""
     after = headers.get("retry-after", "")
+    hint = f". {_HOW_TO_SEND_A_KEY}" if status == http.client.UNAUTHORIZED else ""
     return _KINDS.get(status, Refused)(
-        _sentence(_detail(body), status),
+        _sentence(_detail(body), status) + hint,
         status=status,
         retry_seconds=float(after) if after.isdecimal() else None,
         request_id=headers.get("x-request-id"),

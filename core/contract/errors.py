@@ -43,6 +43,27 @@ class Unauthorized(ContractError):
     detail = "Send core's token as 'Authorization: Bearer TOKEN', or as the password in the URL"
 
 
+class KeyRefused(Unauthorized):
+    """What a client of a gateway offers is no key, or one that opens nothing any more."""
+
+    detail = "Send your API key as 'Authorization: Bearer KEY', or as the password of Basic; operators make keys"
+
+
+class KeyNotFound(ContractError):
+    detail = "There is no key of this id"
+
+
+class TooManyRequests(ContractError):
+    """The key's holder has posted, or has running, as much as it may."""
+
+    detail = "This key has posted as much as it may: try again later"
+
+    def __init__(self, detail: Any = None, *, retry_seconds: int | None = None) -> None:
+        super().__init__(detail)
+        self.retry_seconds = retry_seconds
+        """None: as the table says."""
+
+
 class Forbidden(ContractError):
     detail = "Forbidden"
 

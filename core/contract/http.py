@@ -15,10 +15,12 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
     errors.InvalidParameters: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.KeyRefused: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.ModelExists: HTTPStatus.CONFLICT,
     errors.TaskExists: HTTPStatus.CONFLICT,
     errors.AttemptNotFound: HTTPStatus.NOT_FOUND,
+    errors.KeyNotFound: HTTPStatus.NOT_FOUND,
     errors.ModelDisabled: HTTPStatus.CONFLICT,
     errors.ModelChanged: HTTPStatus.CONFLICT,
     errors.ModelHasNoZip: HTTPStatus.NOT_FOUND,
@@ -29,6 +31,7 @@ STATUS: Final[dict[type[errors.ContractError], int]] = {
     errors.TypeUnknown: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.TransitionRefused: HTTPStatus.CONFLICT,
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StoreFull: HTTPStatus.INSUFFICIENT_STORAGE,
     # Version 1's own; its clients branch on them.
@@ -48,7 +51,7 @@ STANDARD: Final[dict[type[errors.ContractError], int]] = STATUS | {
 }
 """For the calls that version 1 didn't have."""
 
-RETRY_AFTER_SECONDS: Final = {errors.Unavailable: 5, errors.StoreFull: 60}
+RETRY_AFTER_SECONDS: Final = {errors.Unavailable: 5, errors.StoreFull: 60, errors.TooManyRequests: 5}
 """When a client that meets one of these may come back."""
 
 
@@ -145,9 +148,11 @@ class Admission(BaseModel):
 
 
 class Asked(BaseModel):
-    """The tasks whose outcomes somebody wants to know."""
+    """The tasks whose outcomes clients of a gateway want to know."""
 
     uids: tuple[str, ...] = Field(max_length=1000)
+    offered: tuple[str, ...] = Field(default=(), max_length=1000)
+    """What was offered for each, as Authorization; left out when nothing was for any."""
 
 
 class Outcome(BaseModel):
@@ -175,6 +180,13 @@ AWAY: Final = Outcome.of(errors.Unavailable())
 TICKET_HEADER: Final = "admission-ticket"
 REQUEST_HEADER: Final = "x-request-id"
 """The client's own, or the gateway's; it goes on with what the request leads to."""
+
+CLIENT_AUTHORIZATION: Final = "client-authorization"
+"""What a gateway's client sent as Authorization, which may be nothing: core judges it. In an answer: it was refused,
+and not the gateway.
+"""
+CLIENT_ADDRESS: Final = "client-address"
+"""That of a gateway's client."""
 
 
 class Readiness(BaseModel):

@@ -29,6 +29,8 @@ class Overview(Readiness):
     """Readiness, and what there is to do. What can't be learnt now is None."""
 
     version: str
+    keys_required: bool
+    """Else whoever reaches a gateway may post tasks."""
     waiting: int | None = None
     """Tasks that are pending."""
     oldest_seconds: float | None = None

@@ -194,6 +194,8 @@ class Task(BaseModel):
     """What its model asked for when the task was posted."""
     request_id: str = ""
     """Of the request that posted it."""
+    owner: str = ""
+    """Id of the API key that it was posted with; empty: with none."""
     options: Options = PLAIN
     progress: Progress | None = None
     """Of the attempt that runs."""

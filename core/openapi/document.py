@@ -10,9 +10,11 @@ from pydantic.json_schema import JsonSchemaMode
 from core.contract import VERSION
 from core.contract.errors import (
     ContractError,
+    Forbidden,
     InvalidParameters,
     InvalidRequest,
     InvalidZip,
+    KeyRefused,
     OutputGone,
     TaskFailed,
     TaskNotFinished,
@@ -26,13 +28,14 @@ from core.contract.errors import (
 )
 from core.contract.http import RETRY_AFTER_SECONDS, STANDARD, STATUS, Problem
 from core.contract.task import UID
-from core.openapi import agents, models, service, tasks, uploads
+from core.openapi import agents, keys, models, service, tasks, uploads
 from core.openapi.operation import JSON, ZIP, Answer, At, Operation
 
 OPERATIONS: Final[Mapping[str, Sequence[Operation]]] = {
     "Tasks": tasks.OPERATIONS,
     "Uploads": uploads.OPERATIONS,
     "Models": models.OPERATIONS,
+    "Keys": keys.OPERATIONS,
     "Agents": agents.OPERATIONS,
     "Service": service.OPERATIONS,
 }
@@ -48,6 +51,7 @@ _PARTS: Final = {
     "uid": {"type": "string", "pattern": f"^{UID.pattern}$"},
     "human_readable_id": {"type": "string", "minLength": 1, "maxLength": 256},
     "attempt": {"type": "integer", "minimum": 0},
+    "id": {"type": "string", "pattern": "^[0-9a-f]{12}$"},
 }
 """What stands in paths."""
 
@@ -125,13 +129,18 @@ def document(title: str, at: At) -> dict[str, Any]:
         for operation in offered:
             described = _described(operation, at, schemas)
             paths.setdefault(operation.path, {})[operation.method] = {"tags": [tag], **described}
-    security = {"token": {"type": "http", "scheme": "bearer", "description": "Core's token"}}
+    scheme = {"type": "http", "scheme": "bearer"}
+    security = (
+        {"token": {**scheme, "description": "Core's token, or an admin's API key"}}
+        if at is At.CORE
+        else {"key": {**scheme, "description": "An API key, where the operator requires one"}}
+    )
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": VERSION, "description": _DESCRIPTION},
         "tags": [{"name": tag} for tag in used],
         "paths": paths,
-        "components": {"schemas": schemas.defined()} | ({"securitySchemes": security} if at is At.CORE else {}),
+        "components": {"schemas": schemas.defined(), "securitySchemes": security},
     }
 
 
@@ -173,12 +182,11 @@ def _described(operation: Operation, at: At, schemas: _Schemas) -> dict[str, Any
     errors = list(operation.errors)
     if not operation.is_open:
         errors += [Unavailable]
-        if at is At.CORE:
-            errors += [Unauthorized]
-            described["security"] = [{"token": []}]
+        errors += [Unauthorized] if at is At.CORE else [KeyRefused, Forbidden]
+        described["security"] = [{"token": []}] if at is At.CORE else [{"key": []}, {}]
     described["responses"] = {
         **{str(status): _answer(answer, schemas) for status, answer in operation.answers.items()},
-        **_refusals(errors, schemas, as_problems=operation.tells_problems),
+        **_refusals(dict.fromkeys(errors), schemas, as_problems=operation.tells_problems),
     }
     if operation.query:
         described["responses"]["431"] = {"description": "The query and the headers are longer than 64 KiB together"}
@@ -265,8 +273,8 @@ def _refusals(errors: Iterable[type[ContractError]], schemas: _Schemas, *, as_pr
         says: dict[str, str] = {}
         if any(kind in RETRY_AFTER_SECONDS for kind in kinds):
             says["Retry-After"] = "Seconds"
-        if Unauthorized in kinds:
-            says["WWW-Authenticate"] = "Bearer"
+        if {Unauthorized, KeyRefused} & set(kinds):
+            says["WWW-Authenticate"] = "Basic and Bearer"
         refusals[str(status)] = {
             "description": " or ".join(kind.__name__ for kind in kinds),
             **({"headers": _headers(says)} if says else {}),

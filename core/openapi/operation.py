@@ -7,7 +7,15 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.contract.errors import ContractError, InvalidParameters, InvalidRequest, InvalidZip, StoreFull, TooLarge
+from core.contract.errors import (
+    ContractError,
+    InvalidParameters,
+    InvalidRequest,
+    InvalidZip,
+    StoreFull,
+    TooLarge,
+    TooManyRequests,
+)
 
 JSON: Final = "application/json"
 ZIP: Final = "application/zip"
@@ -87,4 +95,4 @@ DOWNLOAD: Final = {
     416: Answer(None, "It has no such range", {"Content-Range": "How many bytes there are"}),
 }
 
-UPLOAD_ERRORS: Final = (InvalidZip, InvalidRequest, InvalidParameters, TooLarge, StoreFull)
+UPLOAD_ERRORS: Final = (InvalidZip, InvalidRequest, InvalidParameters, TooLarge, StoreFull, TooManyRequests)

@@ -15,6 +15,7 @@ from core.contract.errors import (
     TaskFailed,
     TaskNotFinished,
     TaskNotFound,
+    TooManyRequests,
     TransitionRefused,
 )
 from core.contract.options import KEY, Options
@@ -185,7 +186,7 @@ OPERATIONS: Final = (
         "/api/tasks/{uid}/retry",
         "Try a failed task again, with the same input and all its tries",
         _STATUS,
-        (TaskNotFound, TransitionRefused, InputGone),
+        (TaskNotFound, TransitionRefused, InputGone, TooManyRequests),
         tells_problems=True,
     ),
     Operation(

@@ -4,6 +4,9 @@ import { call } from "./shared/api.js";
 import { element, list, make } from "./shared/dom.js";
 import { bytes, duration, many } from "./shared/words.js";
 
+const OPEN_TO_ALL =
+  "API keys aren't required: whoever reaches a gateway may post tasks. Make keys, then set API_KEYS=required for core.";
+
 // It is answered while Redis or RabbitMQ is away, with what is known.
 export async function showOverview() {
   const {
@@ -15,12 +18,14 @@ export async function showOverview() {
     oldest_seconds: oldest,
     redis,
     version,
+    keys_required: keysRequired,
   } = await call("GET", "/api/overview");
   showReadiness(
     ready,
     Object.entries({ ...missing, ...degraded }).map(([part, words]) => `${part} ${words}`),
   );
   element("version").textContent = version;
+  element("open-to-all").textContent = keysRequired ? "" : OPEN_TO_ALL;
   const since = oldest ? `, the first of them for ${duration(oldest)}` : "";
   element("waiting").textContent = waiting == null ? "" : `${many(waiting, "task")} waiting${since}.`;
   showQueues(Object.entries(queues ?? {}));

@@ -3,6 +3,7 @@
 import { element } from "./shared/dom.js";
 import { tick } from "./shared/task.js";
 import { showAgents } from "./agents.js";
+import * as keys from "./keys.js";
 import * as models from "./models.js";
 import { showGateways, showOverview } from "./overview.js";
 import * as tasks from "./tasks.js";
@@ -15,6 +16,7 @@ const PARTS = {
   agents: showAgents,
   models: models.showModels,
   gateways: showGateways,
+  keys: keys.showKeys,
 };
 
 async function load(part) {
@@ -39,5 +41,6 @@ async function keepFresh() {
 
 tasks.start(() => load("tasks"));
 models.start(() => load("models"));
+keys.start(() => load("keys"));
 document.addEventListener("visibilitychange", refresh);
 keepFresh();

@@ -5,6 +5,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from core.access import while_good
 from core.calls import Call
 from core.contract.errors import AttemptNotFound, InvalidRequest, TooLarge
 from core.contract.live import Said
@@ -33,7 +34,7 @@ def add_routes(app: App, dispatch: Dispatch, live: Live) -> None:
             await call.answer(200, headers=EVENTS)
         else:
             async with aclosing(live.events(uid, place)) as pieces:
-                await call.stream(200, EVENTS, pieces)
+                await call.stream(200, EVENTS, while_good(dispatch, call.caller, pieces))
 
     @app.direct("GET", "/api/tasks/<uid>/log", problems=True)
     async def printed(call: Call, uid: str) -> None:

@@ -42,11 +42,12 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
             options_of(call),
             metadata=call.header(tus.METADATA.lower()),
             ticket=call.header(TICKET_HEADER),
+            owner=call.caller.key_id,
         )
         standing = await uploads.standing(uid)
         if call.has_body:
             try:
-                standing = await uploads.append(uid, 0, call.pieces(), size=call.content_length)
+                standing = await uploads.append(uid, 0, call.pieces(), size=call.content_length, caller=call.caller)
             except (ContractError, Gone):  # its client doesn't learn of it
                 await uploads.forget(uid)
                 raise
@@ -66,7 +67,9 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         tus.meet(call)
         tus.check_type(call)
         offset = tus.number(call, tus.OFFSET)
-        standing = await uploads.append(_known_form(uid), offset, call.pieces(), size=call.content_length)
+        standing = await uploads.append(
+            _known_form(uid), offset, call.pieces(), size=call.content_length, caller=call.caller
+        )
         await call.answer(204, headers=_progress(standing))
 
     @app.direct("DELETE", "/api/uploads/<uid>", problems=True)

@@ -20,16 +20,17 @@ SECRET_HEADER: Final = "webhook-secret"  # noqa: S105 - a name
 
 def posted_once(call: Call, model: str) -> Posted:
     """As the client wants it, who may send the very same again under the same Idempotency-Key. The uid follows from the
-    key, so that it is as hard to guess, and nothing has to remember both.
+    key, so that it is as hard to guess, and nothing has to remember both; other API keys' are others.
     """
     options = options_of(call)
     key = call.header(KEY_HEADER)
     if not key:
-        return Posted.once(model, options)
+        return Posted.once(model, options, call.caller)
     if not KEY.fullmatch(key):
         raise InvalidParameters.wrong("header", KEY_HEADER, "16 to 255 visible characters, a UUID for example")
-    digest = hashlib.sha256(f"{KEY_HEADER}\n{key}".encode()).digest()
-    return Posted.repeatable(model, options, base64.urlsafe_b64encode(digest).decode().rstrip("="))
+    whose = f"\n{call.caller.key_id}" if call.caller.key_id else ""
+    digest = hashlib.sha256(f"{KEY_HEADER}\n{key}{whose}".encode()).digest()
+    return Posted.repeatable(model, options, base64.urlsafe_b64encode(digest).decode().rstrip("="), call.caller)
 
 
 def options_of(call: Call) -> Options:
@@ -61,7 +62,8 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
 
     @app.direct("POST", "/api/tasks/<uid>/retry", problems=True)
     async def retry(call: Call, uid: str) -> None:
-        await dispatch.retry(uid)
+        async with dispatch.store.quotas.begun(call.caller, uid):
+            await dispatch.retry(uid)
         await answer_status(call, uid)
 
     @app.direct("PUT", "/api/tasks/<uid>", problems=True)
@@ -72,7 +74,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         model = call.args.get("model_human_readable_id")
         if model is None:
             raise InvalidParameters.missing("query", "model_human_readable_id")
-        posted = Posted.repeatable(model, options_of(call), uid)
+        posted = Posted.repeatable(model, options_of(call), uid, call.caller)
         zip = await posted_zip(call, max_bytes=dispatch.max_upload_bytes)
         if zip is None:
             raise InvalidParameters.missing("body", FIELD)

@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter
 from quart import Response, request
 
+from core.access import asking
 from core.calls import Call
 from core.contract.errors import InvalidParameters
 from core.contract.http import Asked, Outcome
@@ -27,7 +28,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     @app.direct("POST", "/api/tasks/")
     async def submit(call: Call) -> None:
         """A zip for a model: the uid, as a bare JSON string."""
-        if "container_tag" in call.args:
+        if "container_tag" in call.args and call.caller.is_admin:
             return await register_model(call, dispatch)  # how version 1's documentation registers a model
         zip = await posted_zip(call, max_bytes=dispatch.max_upload_bytes)
         no_zip = [] if zip is not None else InvalidParameters.missing("body", FIELD).detail
@@ -79,7 +80,8 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     async def outcomes(call: Call) -> None:
         """What the gateway's clients ask for, many at once."""
         asked = parse_body(Asked, b"".join([piece async for piece in call.pieces()]))
-        await call.answer(200, _OUTCOMES.dump_json(await dispatch.outcomes(asked.uids)))
+        callers = await asking(dispatch, asked.offered, of=len(asked.uids))
+        await call.answer(200, _OUTCOMES.dump_json(await dispatch.outcomes(asked.uids, callers)))
 
     @app.direct("GET", "/api/tasks/ended")
     async def ended(call: Call) -> None:

@@ -8,11 +8,13 @@ from core.contract.agent import Agent
 from core.contract.gateway import Gateway
 from core.retention import HOUR_SECONDS, UPLOADS_HOURS
 from core.store import keys
+from core.store.api_keys import ApiKeys
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
 from core.store.logs import Logs
 from core.store.models import Models
 from core.store.pulse import Pulse
+from core.store.quotas import Quotas
 from core.store.reported import Reported
 from core.store.room import Room
 from core.store.submissions import Submissions
@@ -32,6 +34,8 @@ class Store:
     models: Models
     agents: Reported[Agent]
     gateways: Reported[Gateway]
+    api_keys: ApiKeys
+    quotas: Quotas
     blobs: Blobs
     logs: Logs
     room: Room
@@ -60,6 +64,8 @@ async def open_store(
                 Models(connection),
                 Reported(connection, keys.AGENTS, Agent),
                 Reported(connection, keys.GATEWAYS, Gateway),
+                ApiKeys(connection),
+                Quotas(connection),
                 blobs,
                 Logs(connection, reserve_percent),
                 room,

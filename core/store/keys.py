@@ -37,6 +37,12 @@ when another one says something."""
 GATEWAYS: Final = "gateways"
 """As AGENTS, of gateways."""
 
+KEYS: Final = "keys"
+"""Hash: id of each API key → what it may do, and its digest (msgpack). Stays, also when it is revoked or expires."""
+
+KEYS_USED: Final = "keys:used"
+"""Hash: id of each API key that was used → the day on which it was last. Stays."""
+
 REAPER: Final = "reaper"
 """Which core sweeps just now. Expires by itself."""
 
@@ -74,6 +80,18 @@ def waiting(priority: str, need: str) -> str:
     when it is claimed or ends; what a crash left is taken out by the sweep when it comes to the head.
     """
     return f"waiting:{priority}:{need}"
+
+
+def pace(key_id: str) -> str:
+    """Epoch second from which on that API key could post evenly, were it to use up its posts. Expires by itself."""
+    return f"pace:{key_id}"
+
+
+def living(key_id: str) -> str:
+    """Sorted set: uid of each task that counts for that API key's tasks at once → epoch second of its entry. Ended ones
+    leave when there seem to be too many, all of them when the key is revoked.
+    """
+    return f"living:{key_id}"
 
 
 def task(uid: str) -> str:

@@ -11,7 +11,7 @@ from typing import Final, Literal, Self
 import structlog
 
 from core.contract import codec
-from core.contract.errors import ContractError, Unavailable
+from core.contract.errors import ContractError, TaskNotFound, Unavailable
 from core.contract.http import Noted
 from core.contract.model import Model
 from core.contract.needs import ANY, Need
@@ -107,10 +107,14 @@ class NewTask:
     fingerprint: str = ""
     """Of what was posted under a uid that its client chose; else empty."""
     model_uid: str = ""
+    owner: str = ""
+    """Id of the key that it is posted with."""
     request_id: str = field(default_factory=REQUEST.get)
 
     @classmethod
-    def of(cls, model: Model, uid: str, input: Blob, options: Options = PLAIN, fingerprint: str = "") -> Self:
+    def of(
+        cls, model: Model, uid: str, input: Blob, options: Options = PLAIN, fingerprint: str = "", owner: str = ""
+    ) -> Self:
         return cls(
             uid,
             model.human_readable_id,
@@ -120,6 +124,7 @@ class NewTask:
             options=options,
             fingerprint=fingerprint,
             model_uid=model.uid,
+            owner=owner,
         )
 
 
@@ -130,6 +135,7 @@ class Ending:
     state: State
     output: Blob | None
     failure: Failure | None
+    owner: str
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,13 @@ class Tasks:
         """Of what was posted under that uid, empty if its client didn't choose it. None: nothing was."""
         state, fingerprint = await self._redis.ask("HMGET", keys.task(uid), "state", "fingerprint")
         return None if state is None else (fingerprint or b"").decode()
+
+    async def owner(self, uid: str) -> str:
+        """Id of the key that it was posted with, empty if it was with none. Raises TaskNotFound."""
+        state, owner = await self._redis.ask("HMGET", keys.task(uid), "state", "owner")
+        if state is None:
+            raise TaskNotFound
+        return (owner or b"").decode()
 
     async def get(self, uid: str) -> Task | None:
         fields = await self._redis.ask("HGETALL", keys.task(uid))
@@ -396,7 +409,7 @@ def _look(fields: Mapping[bytes, bytes]) -> Look | Exception:
         return error
 
 
-_ENDING: Final = ("state", "output", "failure")
+_ENDING: Final = ("state", "output", "failure", "owner")
 
 
 def _task_or_error(uid: str, answer: Mapping[bytes, bytes] | Exception) -> Task | ContractError | None:
@@ -412,7 +425,7 @@ def _task_or_error(uid: str, answer: Mapping[bytes, bytes] | Exception) -> Task 
 def _ending(uid: str, answer: Sequence[bytes | None] | Exception) -> Ending | ContractError | None:
     if isinstance(answer, Exception):
         return answer if isinstance(answer, ContractError) else Unavailable()
-    state, output, failure = answer
+    state, output, failure, owner = answer
     if state is None:
         return None
     try:
@@ -420,6 +433,7 @@ def _ending(uid: str, answer: Sequence[bytes | None] | Exception) -> Ending | Co
             State(state.decode()),
             codec.unpack(Blob, output) if output else None,
             codec.unpack(Failure, failure) if failure else None,
+            owner.decode() if owner else "",
         )
     except ValueError as error:  # of a newer core, say
         log.error("task.unreadable", task=uid, error=repr(error))
@@ -435,6 +449,7 @@ def fields_of(new: NewTask) -> list[str | bytes | float]:
     fields += ["fingerprint", new.fingerprint, "posted", new.input.id] if new.fingerprint else []
     fields += ["options", codec.pack(new.options)] if new.options != PLAIN else []
     fields += ["request", new.request_id] if new.request_id else []
+    fields += ["owner", new.owner] if new.owner else []
     return fields + (["need", new.need.name] if new.need.name else [])
 
 
@@ -503,6 +518,7 @@ def _task(fields: Mapping[bytes, bytes]) -> Task:
         options=codec.unpack(Options, fields[b"options"]) if b"options" in fields else PLAIN,
         datetime_queued=_time(fields[b"queued"]) if b"queued" in fields else None,
         request_id=fields.get(b"request", b"").decode(),
+        owner=fields.get(b"owner", b"").decode(),
         progress=codec.unpack(Progress, fields[b"progress"]) if b"progress" in fields else None,
     )
 

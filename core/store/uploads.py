@@ -42,6 +42,8 @@ class Coming(BaseModel):
     options: Options = PLAIN
     metadata: str = ""
     """As the client sent it, who may ask for it."""
+    owner: str = ""
+    """As that of the task that it will be."""
 
     @property
     def blob(self) -> Blob:
@@ -203,6 +205,13 @@ class Uploads:
         if uploaded is not None:
             return Standing(int(uploaded), int(uploaded))
         raise UploadNotFound
+
+    async def owner(self, uid: str) -> str:
+        """Also of a finished one. Raises UploadNotFound."""
+        coming = (await self.get(uid)).coming
+        if coming is not None:
+            return coming.owner
+        return (await self._redis.ask("HGET", keys.task(uid), "owner") or b"").decode()
 
     async def begin(self, uid: str, coming: Coming, offset: int) -> Writer:
         """Whoever wrote before has lost the upload. Raises UploadElsewhere if that isn't its offset (any more), and

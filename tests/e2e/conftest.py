@@ -9,6 +9,7 @@ import pytest
 from demo.image import docker
 from demo.stack import Stack
 from tests.e2e.api import Api
+from tests.e2e.guarded import Guarded
 from tests.images import Images
 from tests.infer import install
 from tests.lab import bases
@@ -110,6 +111,13 @@ def no_agents(stack: Stack) -> Iterator[None]:
     yield
     for agent in AGENTS:
         stack.start(agent)
+
+
+@pytest.fixture(scope="module")
+def guarded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """Where clients need a key."""
+    with Guarded.up(stack, tmp_path_factory.mktemp("guarded")) as guarded:
+        yield guarded
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Another gateway beside the stack's, with settings of its own."""
+"""Another gateway or core beside the stack's, with settings of its own."""
 
 import os
 import ssl
@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from demo.ports import free_ports
+from demo.ready import is_healthy
 from demo.stack import REPOSITORY, Stack
 from tests.waiting import eventually
 
@@ -84,6 +85,28 @@ def gateway(stack: Stack, folder: Path, *, client_cert: Path | None = None, **se
     try:
         eventually(its.answers)
         yield its
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def core(stack: Stack, folder: Path, **settings: str) -> Iterator[str]:
+    """Another core beside the stack's, on the same Redis and RabbitMQ: its address. `settings` as of `gateway`."""
+    [port] = free_ports(1)
+    environment = {
+        "CORE_HOST": "127.0.0.1",
+        "CORE_PORT": str(port),
+        "CORE_TOKEN_FILE": str(stack.token_file),
+        "REDIS_URL": stack.redis_url,
+        "RABBITMQ_URL": stack.rabbitmq_url,
+    }
+    command = [sys.executable, "-m", "core"]
+    with (folder / "core.log").open("w") as file:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | environment | settings, stdout=file)
+    try:
+        eventually(lambda: is_healthy(port))
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(30)

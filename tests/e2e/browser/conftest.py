@@ -60,13 +60,19 @@ async def open_tab(chromium: Browser, stack: Stack) -> AsyncIterator[TabOpener]:
     async with AsyncExitStack() as windows:
 
         async def opened(
-            url: str, *, size: tuple[int, int] = DESKTOP, scheme: str = "light", is_operator: bool = False
+            url: str,
+            *,
+            size: tuple[int, int] = DESKTOP,
+            scheme: str = "light",
+            is_operator: bool = False,
+            key: str = "",
         ) -> Tab:
+            password = _token(stack) if is_operator else key
             context = await chromium.new_context(
                 viewport={"width": size[0], "height": size[1]},
                 color_scheme="dark" if scheme == "dark" else "light",
                 ignore_https_errors=True,  # the authority is the stack's own
-                http_credentials={"username": "operator", "password": _token(stack)} if is_operator else None,
+                http_credentials={"username": "anybody", "password": password} if password else None,
             )
             await windows.enter_async_context(context)
             context.set_default_timeout(SECONDS * 1000)

@@ -1,5 +1,6 @@
 """An operator at core's page, without any command line."""
 
+import secrets
 from datetime import UTC, datetime
 
 import pytest
@@ -7,6 +8,7 @@ import requests
 from playwright.async_api import Error, expect
 
 from core.contract.gateway import GatewayReport
+from core.contract.key import KEY
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.browser.conftest import Tab, TabOpener
@@ -155,3 +157,25 @@ async def test_a_form_of_another_site(open_tab: TabOpener, stack: Stack, core: A
     assert answer.request.headers["origin"] == "http://elsewhere.example"
     assert answer.status == 403
     assert core.get(f"/api/tasks/{uid}/status").json()["state"] == "pending"
+
+
+async def test_makes_and_revokes_a_key(open_tab: TabOpener, stack: Stack, core: Api) -> None:
+    """It is shown once. That keys aren't required is said loudly."""
+    name = f"Dr. Example {secrets.token_hex(4)}"
+    page = (await _dashboard(open_tab, stack)).page
+    await expect(page.locator("#open-to-all")).to_contain_text("API keys aren't required")
+    await page.get_by_text("Make a key").click()
+    await page.get_by_label("Whose it is").fill(name)
+    await page.get_by_label("registering models").check()
+    await page.get_by_label("Tasks at once").fill("7")
+    await page.get_by_role("button", name="Make the key").click()
+    await expect(page.locator("#made-key code")).to_have_text(KEY)
+    await page.get_by_role("button", name="I have it").click()
+    await expect(page.locator("#made-key")).to_be_empty()
+    made = page.locator("#key-list > li", has_text=name)
+    await expect(made).to_contain_text("submit, models")
+    await expect(made).to_contain_text("never used · 0 of 7 tasks at once")
+    page.on("dialog", lambda question: question.accept())
+    await page.get_by_role("button", name=f"Revoke {name}").click()
+    await expect(made).to_have_count(0)
+    assert [key["revoked"] is None for key in core.get("/api/keys/").json() if key["name"] == name] == [False]

@@ -1,15 +1,18 @@
 """An hour of a person at the gateway's page."""
 
+import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from core.contract.key import Scope
 from demo.stack import Stack
 from tests.e2e.api import Api
 from tests.e2e.browser.conftest import Tab, TabOpener
 from tests.e2e.conftest import COPY, INPUT, ModelMaker
+from tests.e2e.guarded import Guarded
 from tests.e2e.tus import Tus
 from tests.proxy import Proxies, holding
 from tests.zips import files_of
@@ -74,6 +77,23 @@ async def test_a_folder_becomes_a_result(open_tab: TabOpener, stack: Stack, mode
     await _state(tab.page, "finished")
     await expect(tab.page.get_by_role("region", name="Log")).to_contain_text("reading\n")
     assert await _result(tab.page) == CASE
+
+
+async def test_a_browser_with_a_key(open_tab: TabOpener, guarded: Guarded, model: ModelMaker, tmp_path: Path) -> None:
+    """It asks for the key by itself, and sends it with all that the page does: upload, events, download."""
+    talking = model(TALKING)
+    made = guarded.make(Scope.SUBMIT)
+    large = tmp_path / "large.bin"
+    large.write_bytes(secrets.token_bytes(2**22))
+    tab = await open_tab(guarded.gateway.url, key=made["key"])
+    tab.forgiven.append("status of 401")  # with which it is asked
+    await _choose(tab.page, talking)
+    await tab.page.locator("#files").set_input_files([large])
+    await _run(tab.page)
+    await _state(tab.page, "finished")
+    await expect(tab.page.get_by_role("region", name="Log")).to_contain_text("reading\n")
+    assert await _result(tab.page) == {"large.bin": large.read_bytes()}
+    guarded.revoke(made["id"])
 
 
 async def test_dropped(open_tab: TabOpener, stack: Stack, copying: str, case: Path, tmp_path: Path) -> None:
