@@ -49,6 +49,11 @@ logs *NAME:
 dashboard:
     @{{ python }} -m deploy dashboard
 
+# Give core another token while everything runs; both open it until the same with --end
+[no-exit-message]
+rotate-token *ARGS:
+    @{{ python }} -m deploy rotate-token {{ ARGS }}
+
 # Make, list or revoke API keys (just keys make NAME --scope models; just keys --help): docs/keys.md
 [no-exit-message]
 [positional-arguments]

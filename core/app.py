@@ -9,7 +9,6 @@ from quart import Response
 from core import metrics
 from core.access import Access
 from core.calls import Call
-from core.client import CoreToken
 from core.contract.errors import Unavailable
 from core.dispatch import Dispatch
 from core.exposition import CONTENT_TYPE, note_build
@@ -19,6 +18,7 @@ from core.openapi.page import add_docs
 from core.overview import overview, readiness
 from core.routes import agents, dashboard, events, keys, models, operators, resumable, status, tasks
 from core.serving import App, json_response
+from core.token import CoreToken
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 OPEN_FOLDERS = ("/docs", "/page/")

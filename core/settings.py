@@ -7,10 +7,10 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
-from core.client import CoreToken
 from core.contract.zips import ZipLimits
 from core.retention import UPLOADS_HOURS, Retention
 from core.secrets import with_password
+from core.token import CoreToken
 
 KiB: Final = 2**10
 MiB: Final = 2**20

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from demo.__main__ import demo_stack
-from deploy import dashboard, preparation, resets, swarm
+from deploy import dashboard, preparation, resets, rotation, swarm
 from deploy.compose import ENVIRONMENT, DeploymentError, check, gateway_url, refuse_on_swarm, running, say, show_compose
 from deploy.ports import listening, port_of
 from tls import certs
@@ -137,6 +137,9 @@ def main() -> int:
         parsers[command].set_defaults(command=command)
     parsers[dashboard.show] = commands.add_parser("dashboard", help="where the operator's page is")
     parsers[dashboard.show].set_defaults(command=dashboard.show)
+    parsers[rotation.rotate] = commands.add_parser("rotate-token", help="give core another token")
+    parsers[rotation.rotate].set_defaults(command=rotation.rotate)
+    parsers[rotation.rotate].add_argument("--end", action="store_true", help="the old one opens it no more")
     parsers[swarm.init].add_argument("address", help="where the other hosts reach this one")
     parsers[swarm.init].add_argument("options", nargs=argparse.REMAINDER, help="for docker swarm init")
     parsers[swarm.join].add_argument("role", choices=("worker", "manager"))

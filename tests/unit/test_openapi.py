@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from core.app import make_app as make_core
-from core.client import CoreClient, CoreToken
+from core.client import CoreClient
 from core.contract.model import Limits, ModelSpec
 from core.live import Live
 from core.openapi.document import OPERATIONS, document
 from core.openapi.operation import At
 from core.serving import App
+from core.token import CoreToken
 from gateway.app import make_app as make_gateway
 
 PAGES = re.compile(r"/docs(/.*)?|/page/.*|/dashboard|/openapi\.json")
