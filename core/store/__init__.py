@@ -11,6 +11,7 @@ from core.store import keys
 from core.store.api_keys import ApiKeys
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
+from core.store.erasures import Erasures
 from core.store.logs import Logs
 from core.store.models import Models
 from core.store.pulse import Pulse
@@ -41,6 +42,7 @@ class Store:
     room: Room
     submissions: Submissions
     uploads: Uploads
+    erasures: Erasures
     pulse: Pulse
     connection: Connection
 
@@ -71,6 +73,7 @@ async def open_store(
                 room,
                 Submissions(connection, room),
                 Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),
+                Erasures(connection),
                 pulse,
                 connection,
             )
