@@ -49,6 +49,11 @@ logs *NAME:
 dashboard:
     @{{ python }} -m deploy dashboard
 
+# Show who did what: posts, reads, changes, deletions, refusals (--since TIME --task UID --key ID --json)
+[no-exit-message]
+audit *ARGS:
+    @{{ python }} -m deploy audit {{ ARGS }}
+
 # Give core another token while everything runs; both open it until the same with --end
 [no-exit-message]
 rotate-token *ARGS:

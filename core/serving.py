@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -87,6 +88,8 @@ class App(Quart):
         """Called when no new requests are taken: those that could go on for ever end now."""
         self.guard: Callable[[Call], Awaitable[None]] | None = None
         """Raises a ContractError for a call that may not be answered."""
+        self.answering: Callable[[Call, int], None] | None = None
+        """Told of each call when its answer begins, and of the status."""
         self._direct: dict[str, Handler] = {}
         self.telling_problems: set[str] = set()
         self._routes = self.url_map.bind("localhost")
@@ -128,8 +131,11 @@ class App(Quart):
                 self.is_quiet.set()
 
     async def _answer(self, scope: HTTPScope, exchange: Exchange) -> None:
+        call = Call(scope, exchange.receive, exchange.send)
+        if self.answering:
+            exchange.answering = partial(self.answering, call)
         with suppress(Gone):
-            await self._answer_somebody(Call(scope, exchange.receive, exchange.send), scope, exchange)
+            await self._answer_somebody(call, scope, exchange)
 
     async def _answer_somebody(self, call: Call, scope: HTTPScope, exchange: Exchange) -> None:
         try:

@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 FOREVER = {
     *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
     *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.GATEWAYS, keys.REAPER, keys.KEYS, keys.KEYS_USED),
-    *(keys.ERASURES),
+    *(keys.ERASURES, keys.AUDIT),
 }
 EXPIRE = ("kept:", "writer:", "pace:")
 

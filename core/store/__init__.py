@@ -9,6 +9,7 @@ from core.contract.gateway import Gateway
 from core.retention import HOUR_SECONDS, UPLOADS_HOURS
 from core.store import keys
 from core.store.api_keys import ApiKeys
+from core.store.audit import AuditTrail
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
 from core.store.erasures import Erasures
@@ -43,6 +44,7 @@ class Store:
     submissions: Submissions
     uploads: Uploads
     erasures: Erasures
+    audit: AuditTrail
     pulse: Pulse
     connection: Connection
 
@@ -74,6 +76,7 @@ async def open_store(
                 Submissions(connection, room),
                 Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),
                 Erasures(connection),
+                AuditTrail(connection),
                 pulse,
                 connection,
             )

@@ -167,3 +167,14 @@ async def test_makes_and_revokes_a_key(open_tab: TabOpener, stack: Stack, core: 
     await page.get_by_role("button", name=f"Revoke {name}").click()
     await expect(made).to_have_count(0)
     assert [key["revoked"] is None for key in core.get("/api/keys/").json() if key["name"] == name] == [False]
+
+
+async def test_shows_who_did_what(open_tab: TabOpener, stack: Stack, api: Api, waiting: str) -> None:
+    """As it happens; what was refused stands out."""
+    page = (await _dashboard(open_tab, stack)).page
+    entries = page.locator("#audit-list > li")
+    uid = api.post(waiting, INPUT)
+    await expect(entries.filter(has_text=uid).filter(has_text="task.submitted")).to_contain_text("anybody")
+    assert api.call("POST", f"/api/tasks/{uid}/retry").status_code == 409
+    refused = entries.filter(has_text=uid).filter(has_text="task.retried: 409")
+    await expect(refused.locator(".bad")).to_have_count(1)
