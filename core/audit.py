@@ -97,14 +97,14 @@ class Audit:
     def note(self, call: Call, status: int) -> None:
         """An answer with this status begins."""
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            action, what = Action.ACCESS_REFUSED, f"{call.method} {call.rule or 'unknown'}"
+            action, what = Action.ACCESS_REFUSED, f"{call.method} {call.rule}" if call.rule else "unknown"
         elif audited := AUDITED.get((call.method, call.rule)):
             action, what = call.did or audited[0], audited[1]
         elif call.did:
             action, what = call.did, ""
         else:
             return
-        about = call.about or next(iter(call.parts.values()), "")
+        about = call.about or str(next(iter(call.parts.values()), ""))
         about = about if _ID.fullmatch(about) else ""
         if self._is_noted(call, action, what, about, status):
             self._enter(call, action, what, about, status)

@@ -69,6 +69,13 @@ def test_nobody_is_quoted(audit: Audit, uid: str) -> None:
     assert len(line["address"]) < 100
 
 
+def test_a_call_that_there_is_not_is_not_quoted(audit: Audit) -> None:
+    """Not even its method."""
+    with capture_logs() as logs:
+        audit.note(_call("WORDS", "", address="192.0.2.1", about="1"), 401)
+    assert [line["what"] for line in logs] == ["unknown"]
+
+
 def test_changes_are_all_noted(audit: Audit) -> None:
     assert sum(_noted(audit, *DELETED, 200) for _ in range(3 * REFUSED_BY_ADDRESS)) == 3 * REFUSED_BY_ADDRESS
 
