@@ -49,6 +49,16 @@ logs *NAME:
 dashboard:
     @{{ python }} -m deploy dashboard
 
+# Show who did what: posts, reads, changes, deletions, refusals (--since TIME --task UID --key ID --json)
+[no-exit-message]
+audit *ARGS:
+    @{{ python }} -m deploy audit {{ ARGS }}
+
+# Give core another token while everything runs; both open it until the same with --end
+[no-exit-message]
+rotate-token *ARGS:
+    @{{ python }} -m deploy rotate-token {{ ARGS }}
+
 # Make, list or revoke API keys (just keys make NAME --scope models; just keys --help): docs/keys.md
 [no-exit-message]
 [positional-arguments]

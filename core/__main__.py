@@ -6,6 +6,7 @@ import structlog
 
 from core.amqp import Broker
 from core.app import make_app
+from core.audit import Audit
 from core.certificate import Certificate, CertificateRefused
 from core.client import IDLE_SECONDS
 from core.contract.images import ImageAllowance
@@ -49,8 +50,10 @@ async def main() -> None:
         async with Postman.open(store.webhooks, dispatch.guard) as postman, asyncio.TaskGroup() as group:
             sweeper = group.create_task(sweep_for_ever(dispatch), name="reaper")
             telling = group.create_task(postman.deliver_for_ever(), name="webhooks")
+            audit = Audit(store.audit, kept=settings.audit_entries)
+            auditing = group.create_task(audit.store_for_ever(), name="audit")
             live = Live(dispatch)
-            app = make_app(dispatch, live, settings)
+            app = make_app(dispatch, live, settings, audit)
             listeners = [
                 group.create_task(app.bells.listen(store.tasks.ended), name="bells"),
                 group.create_task(live.news.listen(store.logs.news), name="news"),
@@ -64,6 +67,8 @@ async def main() -> None:
                 keep_alive_seconds=2 * IDLE_SECONDS,
                 certificate=_certificate(settings),
             )
+            await audit.stored()
+            auditing.cancel()
             sweeper.cancel()
             telling.cancel()
             for listener in listeners:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.calls import Call, offered_in
-from core.client import CoreToken
 from core.contract.errors import (
     ContractError,
     Forbidden,
@@ -24,6 +23,7 @@ from core.contract.errors import (
 from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION
 from core.contract.key import ANYBODY, KEY, OPERATOR, Caller, Key, Scope
 from core.dispatch import Dispatch
+from core.token import CoreToken
 
 UPLOADS: Final = "/api/uploads/"
 LOOK_SECONDS: Final = 5.0

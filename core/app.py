@@ -8,8 +8,8 @@ from quart import Response
 
 from core import metrics
 from core.access import Access
+from core.audit import Audit
 from core.calls import Call
-from core.client import CoreToken
 from core.contract.errors import Unavailable
 from core.dispatch import Dispatch
 from core.exposition import CONTENT_TYPE, note_build
@@ -17,8 +17,9 @@ from core.live import Live
 from core.openapi.operation import At
 from core.openapi.page import add_docs
 from core.overview import overview, readiness
-from core.routes import agents, dashboard, events, keys, models, operators, resumable, status, tasks
+from core.routes import agents, audits, dashboard, events, keys, models, operators, resumable, status, tasks
 from core.serving import App, json_response
+from core.token import CoreToken
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 OPEN_FOLDERS = ("/docs", "/page/")
@@ -27,11 +28,11 @@ OVERVIEW_SECONDS: Final = 5.0
 """Prometheus waits for ten."""
 
 
-def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
+def make_app(dispatch: Dispatch, live: Live, token: CoreToken, audit: Audit) -> App:
     app = App("core")
     note_build(app.figures, "core")
     add_docs(app, "InferenceServer's core", At.CORE)
-    for part in (tasks, status, resumable, models, keys, agents, operators, dashboard):
+    for part in (tasks, status, resumable, models, keys, agents, operators, audits, dashboard):
         part.add_routes(app, dispatch)
     events.add_routes(app, dispatch, live)
     app.when_draining.append(live.news.close)
@@ -43,6 +44,7 @@ def make_app(dispatch: Dispatch, live: Live, token: CoreToken) -> App:
             await access.admit(call)
 
     app.guard = guard
+    app.answering = audit.note
 
     @app.get("/")
     async def hello() -> Response:

@@ -16,6 +16,7 @@ import structlog
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from werkzeug.datastructures import Authorization
 
+from core.contract.audit import Action
 from core.contract.errors import (
     ContractError,
     InvalidParameters,
@@ -68,6 +69,10 @@ class Call:
         """The route's, whose parts are in angle brackets. Empty: there is no such route."""
         self.parts: Mapping[str, Any] = {}
         """What stands in the path for them."""
+        self.about = ""
+        """For the audit log: the uid of what it has made."""
+        self.did: Action | None = None
+        """For the audit log: what its route alone doesn't say."""
         self.caller: Caller = ANYBODY
         """Whoever guards the app says who it is."""
         client = scope.get("client")

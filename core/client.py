@@ -1,8 +1,7 @@
-"""The HTTP client of core's private API, for gateway and agents, and the token that opens it."""
+"""The HTTP client of core's private API, for gateway and agents."""
 
 import asyncio
 import functools
-import hmac
 import random
 import socket
 import ssl
@@ -15,7 +14,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import aiohttp
 import structlog
-from pydantic import SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError
 
 from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import (
@@ -48,7 +47,7 @@ from core.contract.live import Said
 from core.contract.model import Model
 from core.contract.task import Failure
 from core.observe import REQUEST
-from core.secrets import SecretsInFiles
+from core.token import CoreToken, Tokens
 
 log = structlog.get_logger()
 
@@ -101,23 +100,6 @@ def behalf() -> dict[str, str]:
     return dict(_CLIENT.get()) | ({REQUEST_HEADER: request} if request else {})
 
 
-class CoreToken(SecretsInFiles):
-    """`CORE_TOKEN`, or `CORE_TOKEN_FILE` with the token in it."""
-
-    core_token: SecretStr = SecretStr("")
-    core_token_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _is_set(self) -> Self:
-        if not self.core_token.get_secret_value():
-            raise ValueError("core's token is missing: set CORE_TOKEN, or CORE_TOKEN_FILE to a file that holds it")
-        return self
-
-    def opens(self, offered: str) -> bool:
-        """Takes the same time whatever is offered."""
-        return hmac.compare_digest(self.core_token.get_secret_value().encode(), offered.encode())
-
-
 class CoreAccess(CoreToken):
     """Where core is, the token, and who has signed core's certificate where the URL is https."""
 
@@ -148,7 +130,7 @@ class CoreClient:
                 ssl=_trust(access),
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
-            headers={"Authorization": f"Bearer {access.core_token.get_secret_value()}"},
+            middlewares=(_opening(access.tokens),),
             auto_decompress=False,
             skip_auto_headers=("Content-Type", "User-Agent", "Accept-Encoding"),
             read_bufsize=BUFFER_BYTES,
@@ -283,6 +265,16 @@ def _trust(access: CoreAccess) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=access.core_ca_file)
     except OSError as error:
         raise SystemExit(f"CORE_CA_FILE must be a CA's certificate in PEM, {access.core_ca_file}: {error}") from error
+
+
+def _opening(tokens: Tokens) -> aiohttp.ClientMiddlewareType:
+    """Each request has the token that is to be sent by then, unless it has its own."""
+
+    async def opening(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers.setdefault("Authorization", f"Bearer {tokens.sent}")
+        return await handler(request)
+
+    return opening
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:

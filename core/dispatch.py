@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 
 import structlog
 
-from core import metrics
+from core import erasing, metrics
 from core.agents import lack
 from core.amqp import Broker
 from core.contract.agent import AgentReport, Wanted
@@ -51,6 +51,7 @@ from core.retention import Retention
 from core.store import Store
 from core.store.blobs import CUT_OFF_SECONDS, Upload
 from core.store.connection import SOON_SECONDS, soon
+from core.store.erasures import Erasure
 from core.store.room import Announced
 from core.store.tasks import LOST, NOTHING, Claimed, Created, Ended, Ending, Failed, NewTask, OutputChanged, Retried
 from core.webhooks import PUBLIC, Guard
@@ -455,8 +456,12 @@ class Dispatch:
                 return await self.release(uid, None)
 
     async def delete(self, uid: str) -> Task:
-        """The task as it was; nothing of it stays. A running container goes at its agent's next renewal."""
-        task = await self.task(uid)
+        """The task as it was; nothing of it stays, and the log says so. A running container goes at its agent's next
+        renewal.
+        """
+        task, log_entries = await asyncio.gather(self.task(uid), self.store.logs.length(uid))
+        erasure = Erasure.of_task(task, log_entries=log_entries)
+        await self.store.erasures.begin(erasure)
         await self.store.blobs.loosen(blob for blob in (task.input, task.output) if blob)
         try:
             removed = await self.store.tasks.remove(uid, output=task.output)
@@ -467,12 +472,9 @@ class Dispatch:
         for blob in (removed.input, removed.output):
             if blob:
                 await self._remove(blob)
-        await self.store.waiting.leave(removed)
-        if removed.options.webhook:
-            await self.store.webhooks.forget(uid)
-        if removed.owner:
-            await self.store.quotas.leave(removed.owner, uid)
+        await self.store.erasures.unlist(erasure)
         log.info("task.deleted", task=uid, state=task.state)
+        await erasing.show(self.store, erasure)
         return task
 
     async def retention(self, task: Task) -> Retention:
@@ -609,7 +611,8 @@ class Dispatch:
     async def _remove(self, blob: Blob) -> None:
         """After a transition, which stands: what can't be removed now is the sweep's."""
         try:
-            await self.store.blobs.remove(blob.id)
+            removed = await self.store.blobs.remove(blob.id)
+            log.info("zip.erased", blob=blob.id, chunks=removed, bytes=blob.size)
         except Unavailable as error:
             log.warning("blob.left", blob=blob.id, error=str(error))
 

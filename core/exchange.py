@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -33,6 +33,7 @@ class Exchange:
         "_started",
         "_traffic",
         "_waits",
+        "answering",
         "id",
         "received",
         "route",
@@ -62,6 +63,8 @@ class Exchange:
             elif name == b"prefer" and b"wait" in value:
                 self._waits = True
         self.id = self.id or secrets.token_hex(8)
+        self.answering: Callable[[int], None] | None = None
+        """Told of the status when the answer begins, or of GONE when there never was one."""
         self.route = UNMATCHED
         """The rule that its path matches."""
         self.status = GONE
@@ -81,6 +84,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.seconds = time.perf_counter() - self._started
             self.status = message["status"]
+            if self.answering:
+                self.answering(self.status)
             message["headers"] = [*message["headers"], *self._standing, (_HEADER, self.id.encode())]
         elif size := len(message.get("body", b"")):
             self._traffic.sent.inc(size)
@@ -90,6 +95,8 @@ class Exchange:
         """All of it has been sent, or the client has gone."""
         if self.status == GONE:
             self.seconds = time.perf_counter() - self._started
+            if self.answering:
+                self.answering(GONE)
         method = self._scope["method"] if self.route is not UNMATCHED else "any"
         route = f"{self.route}?wait" if self._waits and self.route is not UNMATCHED else self.route
         self._traffic.note(method, route, self.status, self.seconds, is_patient=self._waits, received=self.received)

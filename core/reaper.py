@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from core import erasing
 from core.contract.errors import StoreFull, TaskNotFound, Unavailable
 from core.contract.task import State, Task
 from core.dispatch import Dispatch
@@ -70,8 +71,10 @@ async def sweep(dispatch: Dispatch, watch: Watch) -> None:
         if is_owned:
             await dispatch.store.blobs.hold(loose)
         else:
-            await dispatch.store.blobs.remove(loose.id)
+            removed = await dispatch.store.blobs.remove(loose.id)
+            log.info("zip.erased", blob=loose.id, owner=loose.owner, chunks=removed)
             repaired("zip without owner", blob=loose.id, owner=loose.owner)
+    await erasing.sweep(dispatch.store)
     await dispatch.store.waiting.mend(dispatch.needs)
     if taken_back := await dispatch.store.room.take_back():
         log.info("room.taken_back", uploads=taken_back)

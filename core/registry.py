@@ -7,10 +7,12 @@ from typing import Final
 
 import structlog
 
+from core import erasing
 from core.contract.errors import InvalidParameters, ModelChanged, ModelNotFound
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.task import Blob
 from core.dispatch import Dispatch
+from core.store.erasures import Erasure
 from core.store.models import Seen
 from core.store.room import Announced
 from core.watch import LONGEST_SECONDS
@@ -84,12 +86,15 @@ class Registry:
     async def delete(self, uid: str) -> Model:
         """The model as it was. The sweep ends its tasks that wait."""
         seen = await self.seen(uid)
+        erasure = Erasure.of_model(seen.model)
+        await self.dispatch.store.erasures.begin(erasure)
         if seen.model.zip:
             await self.dispatch.store.blobs.loosen([seen.model.zip], seconds=OLD_ZIP_SECONDS)
         try:
             await self.dispatch.store.models.change(seen, None)
         except ModelChanged:
             return await self.delete(uid)
-        log.info("model.deleted", model=seen.model.human_readable_id)
+        log.info("model.deleted", model=seen.model.human_readable_id, uid=uid)
+        await erasing.show(self.dispatch.store, erasure)
         await self.dispatch.store.tasks.bring_forward(until=time.time() + LONGEST_SECONDS)
         return seen.model

@@ -8,14 +8,16 @@ from pydantic_settings import BaseSettings
 
 
 class SecretsInFiles(BaseSettings):
-    """A setting `x` beside a setting `x_file`, and not set itself, is what stands in that file."""
+    """A setting `x` beside a setting `x_file` is what stands in that file; where it is set itself, there is no file."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_files(cls, values: dict[str, object]) -> dict[str, object]:
         for name in cls.model_fields:
             file = values.get(f"{name}_file")
-            if file and not values.get(name):
+            if file and values.get(name):
+                values[f"{name}_file"] = None
+            elif file:
                 values[name] = Path(str(file)).read_text().strip("\r\n")
         return values
 

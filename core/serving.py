@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -97,6 +98,8 @@ class App(Quart):
         """The headers of all answers to a request."""
         self.certificate: Certificate | None = None
         """That it is served with."""
+        self.answering: Callable[[Call, int], None] | None = None
+        """Told of each call when its answer begins, and of the status."""
         self._direct: dict[str, Handler] = {}
         self.telling_problems: set[str] = set()
         self._routes = self.url_map.bind("localhost")
@@ -138,8 +141,11 @@ class App(Quart):
                 self.is_quiet.set()
 
     async def _answer(self, scope: HTTPScope, exchange: Exchange) -> None:
+        call = Call(scope, exchange.receive, exchange.send)
+        if self.answering:
+            exchange.answering = partial(self.answering, call)
         with suppress(Gone):
-            await self._answer_somebody(Call(scope, exchange.receive, exchange.send), scope, exchange)
+            await self._answer_somebody(call, scope, exchange)
 
     async def _answer_somebody(self, call: Call, scope: HTTPScope, exchange: Exchange) -> None:
         try:

@@ -7,11 +7,11 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from core.amqp import BrokerSettings
-from core.client import CoreToken
 from core.contract.images import ListedRepositories
 from core.contract.zips import ZipLimits
 from core.retention import UPLOADS_HOURS, Retention
 from core.secrets import with_password
+from core.token import CoreToken
 
 KiB: Final = 2**10
 MiB: Final = 2**20
@@ -60,6 +60,9 @@ class Settings(BrokerSettings, CoreToken):
 
     log_kb: int = Field(default=1024, ge=0)
     """Of what a task's containers print the last so much is kept, as long as the task is."""
+
+    audit_entries: int = Field(default=100_000, ge=0)
+    """The audit log keeps so many in Redis, beside the lines in core's log. 0: none."""
 
     redis_reserve_percent: float = Field(default=10.0, ge=0, lt=100)
     """Of Redis's maxmemory, for the outputs of running tasks and for bookkeeping: uploads and models may not use it."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from demo.__main__ import demo_stack
-from deploy import dashboard, preparation, resets, swarm
+from deploy import audit, dashboard, preparation, resets, rotation, swarm
 from deploy.compose import (
     ENVIRONMENT,
     DeploymentError,
@@ -149,6 +149,16 @@ def main() -> int:
         parsers[command].set_defaults(command=command)
     parsers[dashboard.show] = commands.add_parser("dashboard", help="where the operator's page is")
     parsers[dashboard.show].set_defaults(command=dashboard.show)
+    parsers[audit.show] = commands.add_parser("audit", help="who did what, the newest last")
+    parsers[audit.show].set_defaults(command=audit.show)
+    parsers[audit.show].add_argument("--since", metavar="TIME", help="as 2030-01-31T12:00Z")
+    parsers[audit.show].add_argument("--task", metavar="UID", help="of a task or a model")
+    parsers[audit.show].add_argument("--key", metavar="ID", help="of an API key")
+    parsers[audit.show].add_argument("--limit", type=int, default=100)
+    parsers[audit.show].add_argument("--json", action="store_true", help="an object a line, with requests' ids")
+    parsers[rotation.rotate] = commands.add_parser("rotate-token", help="give core another token")
+    parsers[rotation.rotate].set_defaults(command=rotation.rotate)
+    parsers[rotation.rotate].add_argument("--end", action="store_true", help="the old one opens it no more")
     parsers[swarm.init].add_argument("address", help="where the other hosts reach this one")
     parsers[swarm.init].add_argument("options", nargs=argparse.REMAINDER, help="for docker swarm init")
     parsers[swarm.join].add_argument("role", choices=("worker", "manager"))

@@ -15,6 +15,7 @@ CALLS: Final = (
     ("GET", "/api/tasks/"),
     ("GET", "/api/agents/"),
     ("GET", "/api/gateways/"),
+    ("GET", "/api/audit/"),
     ("PUT", "/api/models/<id>"),
     ("PATCH", "/api/models/<id>"),
     ("DELETE", "/api/models/<id>"),

@@ -14,7 +14,7 @@ from core.client import CoreClient
 from core.contract.errors import Unauthorized, Unavailable
 from core.contract.images import ImageAllowance
 from gpu_agent.disks import Disks
-from gpu_agent.engine import NAME, TASK, Engine, EngineError
+from gpu_agent.engine import ATTEMPT, NAME, TASK, Engine, EngineError
 from gpu_agent.images import Images
 from gpu_agent.settings import Settings
 from gpu_agent.volumes import Volumes
@@ -149,15 +149,35 @@ class Host:
     async def sweep(self) -> bool:
         """Removes what was left of jobs that are over. False: a container stays."""
         name = self.settings.agent_name
+        over: dict[str, Mapping[str, str]] = {}
         for id, labels in (await self.engine.left_containers(name)).items():
+            over[labels.get(NAME, "")] = labels
             if not await self._sweep_away("container", id, labels, self.engine.remove):
                 self._left.add(id)
         for volume, labels in (await self.engine.left_volumes(name)).items():
+            over[labels.get(NAME, "")] = labels
             await self._sweep_away("volume", volume, labels, self.engine.remove_volume)
         await self.volumes.remove_leftovers(self.names)
+        for job in over.keys() - self.names:
+            await self.show_erased(job, task=over[job].get(TASK), attempt=over[job].get(ATTEMPT))
         if self._left:
             self._left &= (await self.engine.left_containers(name)).keys()
         return not self._left
+
+    async def show_erased(self, job: str, **about: object) -> None:
+        """Says of a job that is over what the engine and the folders have of it still, if anything."""
+        agent = self.settings.agent_name
+        try:
+            kinds = await asyncio.gather(self.engine.left_containers(agent), self.engine.left_volumes(agent))
+        except EngineError as error:
+            log.warning("attempt.unknown", error=str(error), **about)
+            return
+        remains = [name for found in kinds for name, labels in found.items() if labels.get(NAME) == job]
+        remains += self.volumes.left_of(job)
+        if remains:
+            log.error("attempt.remains", what=remains, **about)
+        else:
+            log.info("attempt.erased", **about)
 
     async def _sweep_away(
         self, kind: str, name: str, labels: Mapping[str, str], remove: Callable[[str], Awaitable[None]]

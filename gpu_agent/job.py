@@ -127,6 +127,7 @@ class Job:
             await self._report(error)
         finally:
             self.host.names.discard(self.name)
+            await to_its_end(self.host.show_erased(self.name, task=self.task.uid, attempt=self.task.attempt))
 
     @asynccontextmanager
     async def _prepared(self) -> AsyncIterator[AttemptVolumes]:

@@ -245,6 +245,8 @@ class Volumes:
                         lock.unlink()
                     for filling in self._models.glob(f"{zip_id}.filling-*"):
                         await asyncio.to_thread(folders.remove_tree, filling)
+                    if zip_id not in named:
+                        log.info("model.erased", zip=zip_id)
                 except (EngineError, OSError) as error:
                     log.error("model.left", zip=zip_id, error=str(error))
 
@@ -256,6 +258,10 @@ class Volumes:
         if (self._models / zip_id).exists():
             (self._models / zip_id).rename(self._models / f"{zip_id}.filling-{secrets.token_hex(8)}")
             log.info("model.pruned", zip=zip_id)
+
+    def left_of(self, name: str) -> list[str]:
+        """The folder of an attempt, if it is there."""
+        return [str(folder)] if (folder := self._attempts / name).exists() else []
 
     async def remove_leftovers(self, names: Set[str]) -> None:
         """Folders that aren't among these, which are in use."""

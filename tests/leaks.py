@@ -28,6 +28,7 @@ Value = TypeVar("Value")
 FOREVER = {
     *(keys.DUE, keys.TASKS, keys.LOOSE, keys.INCOMING),
     *(keys.MODELS, keys.MODEL_ID, keys.AGENTS, keys.GATEWAYS, keys.REAPER, keys.KEYS, keys.KEYS_USED),
+    *(keys.ERASURES, keys.AUDIT),
 }
 EXPIRE = ("kept:", "writer:", "pace:")
 
@@ -136,6 +137,7 @@ class Leaks:
         yield from (f"key {key}" for key in sorted(everything - owned))
         yield from (f"due {uid}" for uid in self._members(keys.DUE) - tasks)
         yield from (f"loose {blob}" for blob in self._members(keys.LOOSE))
+        yield from (f"deletion of {uid.decode()}" for uid in self._hash(keys.ERASURES))
         yield from (f"room for {ticket.decode()}" for ticket in self._hash(keys.INCOMING))
 
     def _members(self, key: str) -> set[str]:

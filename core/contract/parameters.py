@@ -1,7 +1,8 @@
 """The queries of calls, as far as they aren't types of their own."""
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
+from core.contract.audit import AuditEntry
 from core.contract.task import State, Task
 
 
@@ -85,6 +86,20 @@ class Continuation(BaseModel):
     """Of the first byte that would be sent."""
     size: int | None = Field(default=None, ge=0, le=2**62)
     """How many, if that is known."""
+
+
+class AuditPage(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    since: AwareDatetime | None = None
+    limit: int = Field(default=1000, ge=1, le=100_000)
+    task: str | None = None
+    """Its uid, or a model's."""
+    key: str | None = None
+    """The id of the API key that was used, or made or revoked."""
+
+    def is_wanted(self, entry: AuditEntry) -> bool:
+        return self.task in (None, entry.about) and self.key in (None, entry.key, entry.about)
 
 
 class Switch(BaseModel):

@@ -4,8 +4,11 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from core.contract.audit import AuditEntry
+from core.contract.errors import InvalidParameters
 from core.contract.http import Readiness
 from core.contract.overview import Overview
+from core.contract.parameters import AuditPage
 from core.openapi.operation import Answer, At, Operation
 
 
@@ -34,6 +37,17 @@ OPERATIONS: Final = (
         "/api/overview",
         "The system at a glance",
         {200: Answer(Overview)},
+        at=At.CORE,
+        tells_problems=True,
+    ),
+    Operation(
+        "read_audit",
+        "get",
+        "/api/audit/",
+        "Who did what, the newest first",
+        {200: Answer(list[AuditEntry])},
+        (InvalidParameters,),
+        (AuditPage,),
         at=At.CORE,
         tells_problems=True,
     ),

@@ -3,6 +3,7 @@
 import { element } from "./shared/dom.js";
 import { tick } from "./shared/task.js";
 import { showAgents } from "./agents.js";
+import { showAudit } from "./audit.js";
 import * as keys from "./keys.js";
 import * as models from "./models.js";
 import { showGateways, showOverview } from "./overview.js";
@@ -17,6 +18,7 @@ const PARTS = {
   models: models.showModels,
   gateways: showGateways,
   keys: keys.showKeys,
+  audit: showAudit,
 };
 
 async function load(part) {

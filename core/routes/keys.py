@@ -19,6 +19,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         made = await dispatch.store.api_keys.make(
             parse(WantedKey, {**call.args, **({"scope": scopes} if scopes else {})})
         )
+        call.about = made.id
         log.info("key.made", key=made.id, scopes=made.scopes, by=call.caller.key_id or call.caller.name)
         await call.answer(201, made.model_dump_json().encode())
 

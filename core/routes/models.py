@@ -4,6 +4,7 @@ from pydantic import TypeAdapter
 from quart import Response
 
 from core.calls import Call
+from core.contract.audit import Action
 from core.contract.errors import ModelHasNoZip, ModelNotFound
 from core.contract.model import Limits, Model, ModelSpec
 from core.contract.parameters import Switch
@@ -19,7 +20,9 @@ async def register_model(call: Call, dispatch: Dispatch) -> None:
     """Limits and privileges come from operators: of others' calls they don't count."""
     spec, limits = parse(ModelSpec, call.args), parse(Limits, call.args if call.caller.is_admin else {})
     zip = await posted_zip(call, max_bytes=dispatch.max_upload_bytes)
+    call.did = Action.MODEL_ADDED
     model = await dispatch.add_model(spec, limits, zip, announced(call))
+    call.about = model.uid
     await call.answer(200, model.model_dump_json().encode())
 
 

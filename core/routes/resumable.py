@@ -5,6 +5,7 @@ from email.utils import format_datetime
 
 from core import tus
 from core.calls import Call, Gone, Headers
+from core.contract.audit import Action
 from core.contract.errors import ContractError, UploadNotFound
 from core.contract.http import TICKET_HEADER
 from core.contract.parameters import Continuation, Submission
@@ -44,6 +45,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
             ticket=call.header(TICKET_HEADER),
             owner=call.caller.key_id,
         )
+        call.about = uid
         standing = await uploads.standing(uid)
         if call.has_body:
             try:
@@ -51,6 +53,8 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
             except (ContractError, Gone):  # its client doesn't learn of it
                 await uploads.forget(uid)
                 raise
+        if standing.is_finished:
+            call.did = Action.TASK_SUBMITTED
         await call.answer(201, headers=[("Location", f"/api/uploads/{uid}"), *_progress(standing)])
 
     @app.direct("HEAD", "/api/uploads/<uid>", problems=True)
@@ -70,6 +74,8 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         standing = await uploads.append(
             _known_form(uid), offset, call.pieces(), size=call.content_length, caller=call.caller
         )
+        if standing.is_finished:
+            call.did = Action.TASK_SUBMITTED
         await call.answer(204, headers=_progress(standing))
 
     @app.direct("DELETE", "/api/uploads/<uid>", problems=True)

@@ -39,6 +39,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         if zip is None:
             raise InvalidParameters(no_zip)
         posted = posted_once(call, model)
+        call.about = posted.uid
         await dispatch.submit(posted, zip, announced(call))
         await call.answer(200, json.dumps(posted.uid).encode())
 

@@ -9,8 +9,10 @@ from core.contract.gateway import Gateway
 from core.retention import HOUR_SECONDS, UPLOADS_HOURS
 from core.store import keys
 from core.store.api_keys import ApiKeys
+from core.store.audit import AuditTrail
 from core.store.blobs import Blobs
 from core.store.connection import Connection, connected
+from core.store.erasures import Erasures
 from core.store.logs import Logs
 from core.store.models import Models
 from core.store.pulse import Pulse
@@ -41,6 +43,8 @@ class Store:
     room: Room
     submissions: Submissions
     uploads: Uploads
+    erasures: Erasures
+    audit: AuditTrail
     pulse: Pulse
     connection: Connection
 
@@ -71,6 +75,8 @@ async def open_store(
                 room,
                 Submissions(connection, room),
                 Uploads(connection, blobs, room, keep_seconds=keep_uploads_hours * HOUR_SECONDS),
+                Erasures(connection),
+                AuditTrail(connection),
                 pulse,
                 connection,
             )

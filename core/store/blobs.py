@@ -263,18 +263,21 @@ class Blobs:
         """The sweep comes back to it later."""
         await self._redis.note("ZADD", keys.LOOSE, "XX", time.time() + ALIVE_SECONDS, loose.id)
 
-    async def remove(self, blob_id: str, *, chunks: int = 0) -> None:
-        """The blob, as far as it got, and its entry. `chunks`: how many there are at least, for who knows it.
+    async def remove(self, blob_id: str, *, chunks: int = 0) -> int:
+        """The blob, as far as it got, and its entry. `chunks`: how many there are at least, for who knows it. Returns
+        how many there were.
 
         If it is cut short, the sweep goes on with it soon.
         """
+        removed = 0
         bound = max(chunks, int(await self._redis.call("HGET", keys.blob(blob_id), "chunks") or 0))
         for first in range(0, bound, REMOVED_AT_ONCE):
             await self._redis.note("ZADD", keys.LOOSE, time.time() + CUT_OFF_SECONDS, blob_id)
             numbers = range(first, min(first + REMOVED_AT_ONCE, bound))
-            await self._redis.call_all(("UNLINK", keys.chunk(blob_id, number)) for number in numbers)
+            removed += sum(await self._redis.call_all(("UNLINK", keys.chunk(blob_id, number)) for number in numbers))
         await self._redis.call("UNLINK", keys.blob(blob_id))
         await self._redis.call("ZREM", keys.LOOSE, blob_id)
+        return removed
 
     async def abandoned(self, *, limit: int) -> list[Loose]:
         """Loose blobs whose writer or remover is dead."""
@@ -291,6 +294,11 @@ class Blobs:
         if chunk is None:
             raise OutputGone
         return chunk
+
+
+def chunk_keys(blob: Blob) -> list[str]:
+    """Of a whole one; that of an empty blob has one, too."""
+    return [keys.chunk(blob.id, number) for number in range(max(1, -(-blob.size // CHUNK_BYTES)))]
 
 
 def _both(header: int | Exception, chunk: int | Exception) -> bool | ContractError:

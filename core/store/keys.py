@@ -61,6 +61,15 @@ when it was told, or given up, or the task is gone.
 """
 
 
+AUDIT: Final = "audit"
+"""Stream: who did what (msgpack in `entry`). Bounded: the oldest go."""
+
+ERASURES: Final = "erasures"
+"""Hash: uid of each task and model that is being deleted → what there was of it (msgpack), until it was shown that
+nothing is left.
+"""
+
+
 def kept(number: int) -> str:
     """Written behind other writes, so that a replica that has it has them; each shard has one such key. Expires by
     itself.

@@ -70,6 +70,10 @@ class Logs:
         commands = (("XRANGE", keys.log(uid), f"({entry}", "+", "COUNT", AT_ONCE) for uid, entry in places)
         return [_entries(answer) for answer in await self._redis.call_each(commands)]
 
+    async def length(self, uid: str) -> int:
+        """How many entries are kept of it."""
+        return int(await self._redis.call("XLEN", keys.log(uid)))
+
     async def of_attempt(self, uid: str, attempt: int) -> AsyncGenerator[str, None]:
         """What is kept of its log."""
         if await self._is_cut(uid, attempt):

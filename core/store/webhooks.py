@@ -77,7 +77,3 @@ class Webhooks:
     async def _settle(self, leased: Leased, again_at: float | str) -> None:
         """Unless the task has ended anew, which is due by then."""
         await self._settle_lease(keys=[keys.WEBHOOKS], args=[leased.uid, leased.until, again_at])
-
-    async def forget(self, uid: str) -> None:
-        """Of a task that was deleted."""
-        await self._redis.call("ZREM", keys.WEBHOOKS, uid)

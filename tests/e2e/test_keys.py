@@ -328,7 +328,8 @@ def test_operators_at_a_gateway(
 ) -> None:
     """Only where it allows them, and only with an admin's key: core's token isn't for it."""
     path = f"/api/models/{core.get(f'/api/models/human_readable_id/{waiting}').json()['uid']}"
-    calls = [("GET", "/api/tasks/"), ("GET", "/api/keys/"), ("GET", "/api/overview"), ("PATCH", f"{path}?enabled=true")]
+    calls = [("GET", f"/api/{part}") for part in ("tasks/", "keys/", "audit/", "overview")]
+    calls.append(("PATCH", f"{path}?enabled=true"))
     with gateways.gateway(
         stack, tmp_path, CORE_URL=guarded.core_url, GATEWAY_WORKERS="1", ALLOW_OPERATORS="yes"
     ) as its:
@@ -340,7 +341,8 @@ def test_operators_at_a_gateway(
         assert made.status_code == 201
         assert apis["admin"].call("DELETE", f"/api/keys/{made.json()['id']}").status_code == 200
         assert apis["admin"].call("DELETE", "/api/keys/%2e%2e").status_code == 404
-    assert statuses == {"admin": [200] * 4, "submit": [403] * 4, "token": [401] * 4, "expired": [401] * 4}
+    expected = {"admin": 200, "submit": 403, "token": 401, "expired": 401}
+    assert statuses == {kind: [status] * len(calls) for kind, status in expected.items()}
     assert {guarded.with_key(keys["admin"]).call(*call).status_code for call in calls} == {404, 405}
 
 

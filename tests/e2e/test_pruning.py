@@ -160,7 +160,7 @@ def test_an_agent_prunes(
         redis.hdel(keys.MODELS, zipped)
         try:
             with own_agent(stack, tmp_path, "pruning", **always) as agent:
-                eventually(lambda: agent.said("image.pruned") and agent.said("model.pruned"))
+                eventually(lambda: agent.said("image.pruned") and agent.said("model.erased"))
                 eventually(lambda: not list(kept.iterdir()))
                 assert hub.here() == set()
                 assert volume not in volumes()

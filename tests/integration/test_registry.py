@@ -177,4 +177,4 @@ async def test_a_deleted_models_zip_goes(registry: Registry, dispatch: Dispatch,
     assert model.zip
     assert await store.blobs.owned(model.zip.id, model.uid) == model.zip
     await _sweep(dispatch)
-    assert await keys_of(store) <= {keys.MODEL_ID, keys.REAPER}
+    assert await keys_of(store) <= {keys.MODEL_ID, keys.REAPER, keys.ERASURES}

@@ -8,6 +8,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 GUIDES = [
     REPOSITORY / "README.md",
+    REPOSITORY / "SECURITY.md",
     *(path for folder in ("docs", "examples", "client") for path in sorted((REPOSITORY / folder).rglob("*.md"))),
 ]
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")

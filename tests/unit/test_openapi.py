@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from core.app import make_app as make_core
-from core.client import CoreClient, CoreToken
+from core.audit import Audit
+from core.client import CoreClient
 from core.contract.model import Limits, ModelSpec
 from core.live import Live
 from core.openapi.document import OPERATIONS, document
 from core.openapi.operation import At
 from core.serving import App
+from core.token import CoreToken
 from gateway.app import make_app as make_gateway
 
 PAGES = re.compile(r"/docs(/.*)?|/page/.*|/dashboard|/openapi\.json")
@@ -21,7 +23,7 @@ PAGES = re.compile(r"/docs(/.*)?|/page/.*|/dashboard|/openapi\.json")
 NOTHING: Any = None
 APPS = {
     At.GATEWAY: make_gateway(CoreClient(NOTHING), allow_public_post_model=True),
-    At.CORE: make_core(NOTHING, Live(NOTHING), CoreToken(core_token="-")),
+    At.CORE: make_core(NOTHING, Live(NOTHING), CoreToken(core_token="-"), Audit(NOTHING, kept=0)),
 }
 BOTH = pytest.mark.parametrize("at", APPS, ids=["gateway", "core"])
 

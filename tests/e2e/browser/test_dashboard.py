@@ -179,3 +179,15 @@ async def test_makes_and_revokes_a_key(open_tab: TabOpener, stack: Stack, core: 
     await page.get_by_role("button", name=f"Revoke {name}").click()
     await expect(made).to_have_count(0)
     assert [key["revoked"] is None for key in core.get("/api/keys/").json() if key["name"] == name] == [False]
+
+
+async def test_shows_who_did_what(open_tab: TabOpener, stack: Stack, api: Api, core: Api, waiting: str) -> None:
+    """What was refused stands out."""
+    uid = api.post(waiting, INPUT)
+    assert api.call("POST", f"/api/tasks/{uid}/retry").status_code == 409
+    eventually(lambda: len(core.call("GET", "/api/audit/", params={"task": uid}).json()) == 2)
+    page = (await _dashboard(open_tab, stack)).page
+    entries = page.locator("#audit-list > li", has_text=uid)
+    await expect(entries).to_contain_text(["task.retried: 409", "task.submitted"])
+    await expect(entries.first.locator(".bad")).to_have_count(1)
+    await expect(entries.last).to_contain_text("anybody")
