@@ -37,3 +37,7 @@ class Settings(CoreAccess, MetricsPort):
 
     allow_public_post_model: str = ""
     """Anything but the empty string lets the public register models, as in version 1."""
+
+    max_connections: int = Field(default=8192, ge=1)
+    max_connections_per_address: int = Field(default=2048, ge=1)
+    """Of each process. An address may be a whole organisation's."""
