@@ -53,8 +53,8 @@ class Reservation:
             await self._room.admit(self.ticket, self._left, seconds=self._seconds, may_hold=True)
 
     async def arrived(self, size: int) -> None:
-        """So many bytes more are stored. StoreFull: for the next ones, if their length is unknown, or for those that were
-        announced there is no room any more.
+        """So many bytes more are stored. StoreFull: for the next ones of an unknown length, or for those that
+        were announced, there is no room any more.
         """
         self._left = max(self._left - size, 0)
         if not self._left and not self._is_known:
