@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import h2.events
 import hypercorn.protocol
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, PriorityUpdated, RequestReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h2 import H2Protocol
 
@@ -85,7 +87,8 @@ class GuardedProtocol(H2Protocol):
             if isinstance(event, DataReceived):
                 self._patience.earn(len(event.data))
             if isinstance(event, RequestReceived) and not _is_served(event):
-                self.connection.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+                with suppress(ProtocolError):  # the client has ended the connection, in what came with it
+                    self.connection.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             elif not isinstance(event, PriorityUpdated):
                 await super()._handle_events([event])
         return await self._flush()
