@@ -57,7 +57,7 @@ window mustn't stay closed for longer either, and doesn't: by then it has given 
 PROBE_SECONDS: Final = 3
 """How often an idle connection is tried."""
 
-BUFFER_BYTES: Final = 2**20
+BUFFER_BYTES: Final = 2**18
 
 _OUTCOMES: Final = TypeAdapter(list[Outcome])
 _MODELS: Final = TypeAdapter(list[Model])

@@ -63,7 +63,7 @@ class Other:
 
 @pytest.fixture(scope="module", autouse=True)
 def unharmed(stack: Stack, core: Api, all_leaks: Leaks) -> Iterator[None]:
-    """No process was replaced, nothing was answered with 500 or logged that nobody had foreseen, and nothing is left."""
+    """No process is another one, nothing was answered with 500 or logged that nobody had foreseen, nothing is left."""
     pids, broken = _pids(stack), _broken(stack, core)
     ends = {name: stack.log(name).stat().st_size for name in PROCESSES}
     yield

@@ -14,13 +14,15 @@ from demo.stack import Stack
 from gateway.__main__ import KEEP_ALIVE_SECONDS
 from tests.attacks.frames import PREFACE, fields, headers
 from tests.attacks.wire import Door, Wire, request
+from tests.bench.slow_clients import Order, SlowClients
 from tests.e2e.api import Api
-from tests.e2e.conftest import INPUT
+from tests.e2e.conftest import INPUT, ModelMaker
 from tests.e2e.gateways import gateway
 from tests.waiting import eventually
 
 CUT_SECONDS = KEEP_ALIVE_SECONDS + 10
 MOST_OF_ONE = 10
+SLOW = 300
 MiB = 2**20
 
 UNBEGUN = {
@@ -50,6 +52,20 @@ def test_who_does_not_ask_is_hung_up_on(stack: Stack, door: Door) -> None:
         assert mute.recv(1) == b""
         for name, end in zip(UNBEGUN, ends, strict=True):
             assert end.result() is not None, name
+
+
+@pytest.mark.timeout(120, func_only=True)
+def test_three_hundred_slow_clients(stack: Stack, api: Api, model: ModelMaker) -> None:
+    """Of each kind a hundred, all the while: others post, run and fetch, and no memory grows by more than that of a few
+    megabytes for each. `just bench slow` measures it with a thousand.
+    """
+    output = model("dd if=/dev/urandom of=/output/large bs=1M count=8")
+    uid = api.post(output, INPUT)
+    assert api.wait_for_end(uid, within_seconds=30) == 200
+    before = _resident_mib(stack)
+    with SlowClients(Order(stack.ports.gateway, str(stack.certificates.ca_cert), SLOW, output, uid)):
+        assert api.wait_for_end(api.post(output, INPUT), within_seconds=30) == 200
+        assert (_resident_mib(stack) - before) / SLOW < 3
 
 
 @pytest.fixture
