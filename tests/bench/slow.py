@@ -3,16 +3,22 @@
 import random
 import time
 
+from tests.bench.processes import Processes
 from tests.bench.rig import MODEL, Client, Rig, small_zip
 from tests.bench.scale import Scale
 from tests.bench.slow_clients import Order, SlowClients
 from tests.bench.table import Row, at_most
 from tests.bench.wrk import Answered, Load, wrk
+from tests.waiting import eventually
 from tests.zips import zip_of
 
 POLLERS = 8
 OUTPUT_BYTES = 8 * 2**20
 MILLI, KIB_PER_MIB = 1000, 1024
+LOOK_SECONDS, SETTLE_SECONDS = 1.0, 120.0
+QUIET = 0.5
+"""Seconds of CPU in a second, of all processes."""
+
 AT_MOST_DOUBLE = at_most(2)
 
 
@@ -27,9 +33,11 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
     beside, alone = list[Answered](), list[Answered]()
     held, idle_cpu = list[dict[str, float]](), list[dict[str, float]]()
     for _ in range(scale.rounds):
+        _settle(processes)
         alone.append(wrk(load, connections=POLLERS, seconds=scale.load_seconds))
         before = processes.resident_mib()
         with SlowClients(order):
+            _settle(processes)
             after = processes.resident_mib()
             held.append({name: KIB_PER_MIB * (after[name] - before[name]) / scale.slow for name in after})
             used, began = processes.cpu_seconds(), time.monotonic()
@@ -59,3 +67,14 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
             [used["gateway"] + used["core"] for used in idle_cpu],
         ),
     ]
+
+
+def _settle(processes: Processes) -> None:
+    """A thousand that come or go at once are another attack: what is measured is that they are there."""
+
+    def is_quiet() -> bool:
+        used = sum(processes.cpu_seconds().values())
+        time.sleep(LOOK_SECONDS)
+        return sum(processes.cpu_seconds().values()) - used < QUIET * LOOK_SECONDS
+
+    eventually(is_quiet, within_seconds=SETTLE_SECONDS)
