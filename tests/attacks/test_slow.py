@@ -122,13 +122,13 @@ def _resident_mib(stack: Stack) -> float:
 @pytest.mark.timeout(60, func_only=True)
 def test_one_address_has_so_many_connections(stack: Stack, tmp_path: Path) -> None:
     """More are hung up on, and counted; those that it has go on, and when it gives some back it gets others."""
-    limits = {"MAX_CONNECTIONS_PER_ADDRESS": str(MOST_OF_ONE), "GATEWAY_WORKERS": "1"}
-    with gateway(stack, tmp_path, **limits) as bounded, ExitStack() as opened:
+    another = gateway(stack, tmp_path, MAX_CONNECTIONS_PER_ADDRESS=str(MOST_OF_ONE), GATEWAY_WORKERS="1")
+    with another as bounded, ExitStack() as opened:
         door = Door("localhost", int(bounded.url.rpartition(":")[2]), bounded.ca_cert)
 
         def serves() -> bool:
-            with door.opened() as another:
-                return another.send(request("GET", "/healthz")) and not another.ends()
+            with door.opened() as wire:
+                return wire.send(request("GET", "/healthz")) and not wire.ends()
 
         eventually(serves)
         wires = [opened.enter_context(door.opened()) for _ in range(MOST_OF_ONE)]
