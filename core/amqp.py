@@ -136,7 +136,7 @@ class Message:
         await self._settle(self._delivered.channel.basic_ack(self._tag))
 
     async def reject(self) -> None:
-        """For a body that can't be a uid: to the dead letters, if the operator's policy keeps them."""
+        """For a body that can't be a uid: to the dead letters, by the server's policy (docs/operate.md)."""
         await self._settle(self._delivered.channel.basic_reject(self._tag, requeue=False))
 
     async def give_back(self) -> None:

@@ -6,6 +6,7 @@ fast as the handler takes it from the call.
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -46,6 +47,9 @@ _WAIT: Final = re.compile(r"\bwait=\"?(\d+)")
 
 STALL_SECONDS: Final = 60.0
 """A client that sends nothing for so long in the middle of a body is cut off."""
+
+SLOWEST_BYTES_PER_SECOND: Final = 1024
+"""So is one that core or gateway waited for so long, all in all, and that sent less than this meanwhile."""
 
 TAKEN_SECONDS: Final = 300.0
 """A client that doesn't take a piece of up to a megabyte in this time is cut off: under 4 KB/s it isn't reading."""
@@ -89,7 +93,6 @@ class Call:
         self._receive = receive
         self._send = send
         self._is_whole = False
-        self._sink: asyncio.Task[None] | None = None
         self._args: Mapping[str, str] | None = None
 
     @property
@@ -154,8 +157,10 @@ class Call:
         return bool(origin) and urlsplit(origin).netloc != self.header("host")
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body, once. Raises InvalidRequest when the client stalls, Gone when it goes away."""
+        """The body, once. Raises InvalidRequest when the client stalls or is too slow, Gone when it goes away."""
+        waited, received = 0.0, 0
         while not self._is_whole:
+            began = time.monotonic()
             try:
                 async with asyncio.timeout(STALL_SECONDS):
                     message = await self._receive()
@@ -164,7 +169,14 @@ class Call:
             if message["type"] != "http.request":
                 raise Gone
             self._is_whole = not message.get("more_body", False)
-            if piece := message.get("body", b""):
+            piece = message.get("body", b"")
+            waited += time.monotonic() - began
+            received += len(piece)
+            if waited > STALL_SECONDS:
+                if received < waited * SLOWEST_BYTES_PER_SECOND and not self._is_whole:
+                    raise InvalidRequest(f"The body came with less than {SLOWEST_BYTES_PER_SECOND} bytes a second")
+                waited, received = 0.0, 0
+            if piece:
                 yield piece
 
     async def answer(self, status: int, body: bytes = b"", headers: Headers = JSON) -> None:
@@ -190,7 +202,8 @@ class Call:
             async for piece in pieces:
                 async with _taken():
                     await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-            await self._end(b"")
+            async with _taken():
+                await self._end(b"")
 
     @asynccontextmanager
     async def attended(self) -> AsyncIterator[None]:
@@ -208,7 +221,8 @@ class Call:
             raise
 
     async def _leave(self, presence: asyncio.Timeout) -> None:
-        await self._read_on()
+        while (await self._receive())["type"] == "http.request":
+            pass
         presence.reschedule(asyncio.get_running_loop().time())
 
     async def _begin(self, status: int, headers: Headers) -> None:
@@ -222,14 +236,7 @@ class Call:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
             await self._linger()
             body = b""
-        if not self._is_whole and (self.content_length or "transfer-encoding" in self):
-            # Hypercorn has a queue for what comes, and waits for it to be read before it sees that the client has gone.
-            self._sink = asyncio.create_task(self._read_on(), name="sink")
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _read_on(self) -> None:
-        while (await self._receive())["type"] == "http.request":
-            pass
 
     async def _linger(self) -> None:
         """Reads what a refused request still sends, within bounds, so that its client gets to read the answer."""

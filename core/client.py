@@ -68,7 +68,7 @@ window mustn't stay closed for longer either, and doesn't: by then it has given 
 PROBE_SECONDS: Final = 3
 """How often an idle connection is tried."""
 
-BUFFER_BYTES: Final = 2**20
+BUFFER_BYTES: Final = 2**18
 
 _CLIENT: Final = ContextVar[tuple[tuple[str, str], ...]]("client", default=())
 """Headers that say for whom a gateway calls; none where a service speaks for itself."""

@@ -1,5 +1,6 @@
 """A request and its answer on their way through a server: its id, and what is counted and logged of it."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from core.observe import request_id
 from core.traffic import Traffic
 
 _HEADER: Final = REQUEST_HEADER.encode()
+_BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
 
 UNMATCHED: Final = "unmatched"
 """The route of what never got to one: labels mustn't be the client's to choose."""
@@ -26,9 +28,12 @@ class Exchange:
     """
 
     __slots__ = (
+        "_is_heard",
+        "_may_send",
         "_receive",
         "_scope",
         "_send",
+        "_sink",
         "_standing",
         "_started",
         "_traffic",
@@ -56,12 +61,17 @@ class Exchange:
         self._standing = standing
         self._started = time.perf_counter()
         self._waits = b"wait=" in scope["query_string"]
+        self._may_send = scope["http_version"] == "2"
+        self._is_heard = False
+        self._sink: asyncio.Task[None] | None = None
         self.id = ""
         for name, value in scope["headers"]:
             if name == _HEADER:
                 self.id = request_id(value.decode("latin-1"))
             elif name == b"prefer" and b"wait" in value:
                 self._waits = True
+            elif name in _BODY_HEADERS:
+                self._may_send = True
         self.id = self.id or secrets.token_hex(8)
         self.answering: Callable[[int], None] | None = None
         """Told of the status when the answer begins, or of GONE when there never was one."""
@@ -75,7 +85,9 @@ class Exchange:
 
     async def receive(self) -> Any:
         message = await self._receive()
-        if message["type"] == "http.request" and (size := len(message.get("body", b""))):
+        if message["type"] != "http.request":
+            self._is_heard = True
+        elif size := len(message.get("body", b"")):
             self.received += size
             self._traffic.received.inc(size)
         return message
@@ -87,12 +99,24 @@ class Exchange:
             if self.answering:
                 self.answering(self.status)
             message["headers"] = [*message["headers"], *self._standing, (_HEADER, self.id.encode())]
-        elif size := len(message.get("body", b"")):
-            self._traffic.sent.inc(size)
+        else:
+            if size := len(message.get("body", b"")):
+                self._traffic.sent.inc(size)
+            if self._may_send and not (self._is_heard or message.get("more_body")):
+                self._sink = asyncio.create_task(self._read_on(), name="sink")
         await self._send(message)
+
+    async def _read_on(self) -> None:
+        """What comes after the answer. Hypercorn has a queue for it, and as long as that is full it sees neither that
+        the client has gone nor that the answer has ended.
+        """
+        while not self._is_heard:
+            await self.receive()
 
     def end(self) -> None:
         """All of it has been sent, or the client has gone."""
+        if self._sink and self._is_heard:
+            self._sink.cancel()
         if self.status == GONE:
             self.seconds = time.perf_counter() - self._started
             if self.answering:

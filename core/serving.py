@@ -24,10 +24,11 @@ from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import RequestRedirect
 
-from core import http1
+from core import connections, http1, http2
 from core.bells import Bells
 from core.calls import JSON, TAKEN_SECONDS, Call, Gone, headers_of
 from core.certificate import Certificate
+from core.connections import Connections
 from core.contract.errors import ContractError
 from core.contract.http import STATUS, ErrorBody
 from core.exchange import Exchange
@@ -88,6 +89,7 @@ class App(Quart):
         self.figures = CollectorRegistry()
         """For Prometheus."""
         self.traffic = Traffic(self.figures)
+        self.connections = Connections(self.figures)
         self.bells = Bells()
         """Rung when a task ends. Whoever makes the app lets them listen."""
         self.when_draining: list[Callable[[], None]] = [self.bells.close]
@@ -255,6 +257,8 @@ async def serve(
     `keep_alive_seconds` is also how long the headers of a request may take.
     """
     http1.install()
+    http2.install()
+    connections.install(app.connections)
     config = _Config()
     config.certificate = app.certificate = certificate
     config.bind = [f"fd://{_listen(host, port).detach()}"]
@@ -325,6 +329,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Of its connections: what was written to one that is closed waits for its client no longer.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TAKEN_SECONDS * 1000))
     if family is socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     listener.bind((host, port))

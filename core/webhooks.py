@@ -65,6 +65,9 @@ _TRANSLATED: Final = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1
 _NUMBER: Final = re.compile(r"(?:.*\.)?(?:\d+|0x[\da-f]*)\.?", re.IGNORECASE)
 """A host that the system reads as an IPv4 address, in whatever form: 127.1, 2130706433, 0x7f000001."""
 
+_UNWRITTEN: Final = re.compile(r"[\x00-\x20\x7f\\]")
+"""What stands in no URL, and parsers leave out or take for something else."""
+
 PREFIX: Final = "whsec_"
 """Of a secret that is base64."""
 
@@ -96,7 +99,14 @@ class Guard:
             host, port = parts.host, parts.port
         except ValueError:
             host = port = None
-        if not host or not port or parts.scheme not in ("http", "https") or parts.user or parts.password:
+        if (
+            _UNWRITTEN.search(url)
+            or not host
+            or not port
+            or parts.scheme not in ("http", "https")
+            or parts.user
+            or parts.password
+        ):
             raise _wrong("an https:// URL without a user or a password")
         address = _address(host)
         if address is None and _NUMBER.fullmatch(host):

@@ -1,10 +1,12 @@
 """Redis and RabbitMQ as processes of this machine that keep everything in folders of their own."""
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from demo import ready
 from demo.ports import Ports
@@ -13,6 +15,24 @@ from demo.supervision import Program
 RABBITMQ_NODE = "rabbit@localhost"
 # Distributions put a wrapper on PATH that changes to their own user and folder; this is the script behind it.
 RABBITMQ_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+DEAD_LETTERS = "dead_letters"
+DEFINITIONS: dict[str, list[dict[str, Any]]] = {
+    "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
+    "vhosts": [{"name": "/"}],
+    "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+    "queues": [{"name": DEAD_LETTERS, "vhost": "/", "durable": True, "auto_delete": False, "arguments": {}}],
+    "policies": [
+        {
+            "name": "unfinished",
+            "vhost": "/",
+            "apply-to": "queues",
+            "pattern": r"^unfinished_job_queue(\..+)?$",
+            "definition": {"dead-letter-exchange": "", "dead-letter-routing-key": DEAD_LETTERS},
+        }
+    ],
+}
+"""As in deploy/rabbitmq-definitions.json, what no agent can read is kept."""
 
 
 class Servers:
@@ -36,6 +56,8 @@ class Servers:
 
     def programs(self, folder: Path, *, below: int, stage: int) -> list[Program]:
         ports = self._ports
+        definitions = folder / "rabbitmq-definitions.json"
+        definitions.write_text(json.dumps(DEFINITIONS))
         return [
             epmd(folder, ports.epmd, stage=below),
             redis(folder / "redis", ports.redis, stage=stage),
@@ -45,6 +67,7 @@ class Servers:
                 ports.rabbitmq,
                 ports.rabbitmq_dist,
                 ports.epmd,
+                f"load_definitions = {definitions}",
                 settings=self._rabbitmq_settings,
                 stage=stage,
             ),

@@ -38,6 +38,8 @@ async def main(settings: Settings) -> None:
         )
         app.standing = hsts.standing(settings.hsts_days)
         note_build(app.figures, "gateway")
+        app.connections.most = settings.max_connections
+        app.connections.most_of_one = settings.max_connections_per_address
         listener = group.create_task(app.bells.listen(core.ended), name="bells")
         reporter = group.create_task(report_for_ever(core, report), name="report")
         async with exposed(settings, app.figures), redirect.to_https(settings):

@@ -40,3 +40,7 @@ class Settings(CoreAccess, MetricsPort):
 
     allow_operators: str = ""
     """Anything but the empty string lets operators in as well, with an admin's API key."""
+
+    max_connections: int = Field(default=8192, ge=1)
+    max_connections_per_address: int = Field(default=2048, ge=1)
+    """Of each process. An address may be a whole organisation's."""

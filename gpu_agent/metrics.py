@@ -19,6 +19,11 @@ RENEWALS: Final = Counter(
     ["outcome"],
     registry=FIGURES,
 )
+UNREADABLE: Final = Counter(
+    "inference_server_messages_unreadable",
+    "Messages that can't be a task's, and went to the dead letters",
+    registry=FIGURES,
+)
 SLOTS: Final = Gauge("inference_server_slots", "Tasks that the agent can run at once", registry=FIGURES)
 SLOTS_BUSY: Final = Gauge("inference_server_slots_busy", "Slots that have a task", registry=FIGURES)
 PROBLEMS: Final = Gauge(

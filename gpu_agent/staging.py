@@ -15,6 +15,7 @@ from core.contract.http import STAGED_SECONDS, Claim
 from core.contract.needs import ANY, Need
 from core.contract.task import UID
 from core.observe import on_behalf_of
+from gpu_agent import metrics
 from gpu_agent.cancellation import ended, to_its_end, unless
 from gpu_agent.host import Host
 from gpu_agent.job import Job
@@ -124,7 +125,8 @@ async def is_readable(message: Message) -> bool:
     """False: it can't be a task's, and was rejected."""
     if UID.fullmatch(message.uid):
         return True
-    log.warning("message.unreadable")
+    metrics.UNREADABLE.inc()
+    log.warning("message.unreadable", queue=message.queue)
     await message.reject()
     return False
 

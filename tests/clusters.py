@@ -26,11 +26,7 @@ RABBITMQ = tuple(f"rabbitmq-{number}" for number in range(1, BROKERS + 1))
 NODE_TIMEOUT_MS = 2000
 JOIN_SECONDS = 60
 
-DEFINITIONS = {
-    "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
-    "vhosts": [{"name": "/", "metadata": {"default_queue_type": "quorum"}}],
-    "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
-}
+DEFINITIONS = servers.DEFINITIONS | {"vhosts": [{"name": "/", "metadata": {"default_queue_type": "quorum"}}]}
 """What is declared plainly is a quorum queue."""
 
 

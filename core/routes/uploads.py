@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from core.calls import Call
@@ -33,7 +33,10 @@ async def posted_zip(call: Call, *, max_bytes: int) -> AsyncIterator[bytes] | No
         boundary = options.get(b"boundary")
         if not boundary:
             raise InvalidRequest("The multipart body's boundary is missing from Content-Type")
-        form = _Form(boundary)
+        try:
+            form = _Form(boundary)
+        except FormParserError as error:
+            raise InvalidRequest(f"The multipart body's boundary can't be one: {error}") from error
         pieces = call.pieces()
         return form.rest(pieces) if await form.reach_file(pieces) else None
     pieces = call.pieces()

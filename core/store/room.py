@@ -53,7 +53,9 @@ class Reservation:
             await self._room.admit(self.ticket, self._left, seconds=self._seconds, may_hold=True)
 
     async def arrived(self, size: int) -> None:
-        """So many bytes more are stored. StoreFull: there is no room for the next ones of an unknown length."""
+        """So many bytes more are stored. StoreFull: for the next ones of an unknown length, or for those that
+        were announced, there is no room any more.
+        """
         self._left = max(self._left - size, 0)
         if not self._left and not self._is_known:
             self._left = self._told = TOLD_BYTES
@@ -62,7 +64,7 @@ class Reservation:
             await self.tell()
 
     async def tell(self) -> None:
-        """Says how far the upload is, and that it lives."""
+        """Says how far the upload is, and that it lives. Raises as `Room.arrive`."""
         await self._room.arrive(self.ticket, self._left, seconds=self._seconds)
         self._told, self._told_at = self._left, time.monotonic()
 
@@ -95,7 +97,7 @@ class Room:
         self._redis = connection
         self.reserve_percent = reserve_percent
         self._admit = script(connection, "room", "admit")
-        self._arrive = script(connection, "arrive")
+        self._arrive = script(connection, "room", "arrive")
         self._overdue = script(connection, "overdue")
 
     async def ticket(self, size: int | None) -> str:
@@ -124,10 +126,7 @@ class Room:
         """Room for `size` bytes in place of what the ticket has; `may_hold`: unless that is as much already. Raises
         StoreFull or, when it would never fit, TooLarge.
         """
-        args: list[str | float] = [ticket, size, seconds, self.reserve_percent, int(may_hold)]
-        if self._redis.is_spread:
-            memory = await self._memory()
-            args += [memory.used, memory.limit]
+        args: list[str | float] = [ticket, size, seconds, self.reserve_percent, int(may_hold), *await self._memory()]
         answer = await self._admit(keys=[keys.INCOMING], args=args)
         if answer != 1:
             raise self.refusal(answer)
@@ -137,16 +136,25 @@ class Room:
         metrics.UPLOADS_REFUSED.inc()
         return StoreFull() if answer == 0 else TooLarge("The zip is larger than all the memory that there is for zips")
 
-    async def _memory(self) -> Memory:
+    async def _memory(self) -> Sequence[int]:
+        """What is used and may be of a cluster, which no script can ask for."""
+        if not self._redis.is_spread:
+            return ()
         answers = await self._redis.everywhere(("INFO", "memory"))
         for answer in answers:
             if isinstance(answer, ContractError):
                 raise answer
-        return Memory.of([info for [info] in cast(list[list[dict[str, Any]]], answers)])
+        memory = Memory.of([info for [info] in cast(list[list[dict[str, Any]]], answers)])
+        return memory.used, memory.limit
 
     async def arrive(self, ticket: str, left: int, *, seconds: float) -> None:
-        """An admitted upload has so many bytes still to send, and counts for so long from now."""
-        await self._arrive(keys=[keys.INCOMING], args=[ticket, left, seconds])
+        """An admitted upload has so many bytes still to send, and counts for so long from now. Raises StoreFull when
+        others have taken what it had fitted into.
+        """
+        args: list[str | float] = [ticket, left, seconds, self.reserve_percent, *await self._memory()]
+        answer = await self._arrive(keys=[keys.INCOMING], args=args)
+        if left and answer != 1:
+            raise self.refusal(answer)
 
     async def take_back(self) -> int:
         """From uploads that didn't come, or whose core died; they count no more already. How many there were."""

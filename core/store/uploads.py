@@ -13,16 +13,19 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from core.contract import codec
-from core.contract.errors import Unavailable, UploadElsewhere, UploadNotFound
+from core.contract.errors import StoreFull, Unavailable, UploadElsewhere, UploadNotFound
 from core.contract.options import PLAIN, Options
 from core.contract.task import Blob
 from core.store import keys
 from core.store.blobs import CHUNK_BYTES, CUT_OFF_SECONDS, REMOVED_AT_ONCE, RESERVED_CHUNKS, Blobs, Filling, Loose
 from core.store.connection import Connection, script
-from core.store.room import Announced, Reservation, Room
+from core.store.room import TICKET_SECONDS, Announced, Reservation, Room
 
 ROOM_SECONDS: Final = 300.0
-"""How long room is held after the last bytes: for a client that comes back, not for one that only announced much."""
+"""How long room is held after the last bytes, for a client that comes back."""
+
+UNBEGUN_SECONDS: Final = 600.0
+"""How long an upload lives for which nothing comes: to open thousands costs its client nothing."""
 
 FENCE_SECONDS: Final = 3600
 """Whatever an older writer sent has come by then: Redis stands still for minutes at most."""
@@ -121,7 +124,8 @@ class Writer:
         if self._filling.size and self.offset < self.coming.length:
             await self._store()
         await self._advance(self._told, is_through=True)
-        await self.reservation.tell()
+        with suppress(StoreFull):  # whoever goes on asks for room anew
+            await self.reservation.tell()
 
     async def close(self) -> Blob:
         """Everything has come. Raises UploadElsewhere if a server of Redis lost some of it meanwhile."""
@@ -185,9 +189,11 @@ class Uploads:
         self._extend = script(connection, "extend", fills=True)
 
     async def open(self, uid: str, coming: Coming) -> None:
-        """Raises StoreFull."""
-        await self.reservation(coming, 0).begin()
-        await self._open(keys=[keys.upload(uid)], args=[codec.pack(coming), self.keep_seconds])
+        """Raises StoreFull. Its room waits for the first bytes as long as any other's."""
+        announced = Announced(size=coming.length, ticket=coming.ticket)
+        await Reservation(self.room, announced, seconds=TICKET_SECONDS).begin()
+        seconds = min(UNBEGUN_SECONDS, self.keep_seconds)
+        await self._open(keys=[keys.upload(uid)], args=[codec.pack(coming), seconds])
 
     async def get(self, uid: str) -> Standing:
         """Raises UploadNotFound. The upload is asked before the task: it ends in the step that makes the task."""

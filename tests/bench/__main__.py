@@ -20,6 +20,7 @@ from tests.bench import (
     plot,
     recovery,
     requests_per_second,
+    slow,
     table,
     transfers,
     turnaround,
@@ -36,6 +37,7 @@ BENCHES = {
     "posts": requests_per_second.posts,
     "waiting": waiting.rows,
     "listening": listening.rows,
+    "slow": slow.rows,
     "growth": growth.rows,
 }
 RECOVERY = "recovery"

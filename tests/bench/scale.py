@@ -22,6 +22,8 @@ class Scale:
     """Tasks, at random."""
     waiting: int = 1000
     """Clients."""
+    slow: int = 1000
+    """Clients, too."""
     ended: int = 100
     """Of the tasks that clients wait for."""
     listening_seconds: float = 30.0
@@ -44,6 +46,7 @@ LITTLE = Scale(
     load_seconds=1,
     polled=10,
     waiting=10,
+    slow=12,
     ended=2,
     idle_seconds=0.5,
     listening_seconds=0.5,

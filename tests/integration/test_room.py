@@ -96,6 +96,24 @@ async def test_an_admission_is_room_for_its_upload(small: Store, other: Store) -
     assert await _announced(small) == 0
 
 
+async def test_announcements_keep_nobody_out(small: Store, other: Store) -> None:
+    """However many announce all that there is: what is small beside that is let in."""
+    for number in range(3):
+        await small.connection.call("HSET", keys.INCOMING, f"silent-{number}", f"{ROOM_BYTES} {2**40}")
+    await other.room.ticket(MiB)
+    with pytest.raises(StoreFull):
+        await other.room.ticket(ROOM_BYTES // 8)
+
+
+async def test_who_comes_too_late_is_refused_in_the_middle(small: Store) -> None:
+    """Others had the room first; what is held back stays for outputs."""
+    async with small.room.reserved(Announced(size=ROOM_BYTES)) as reservation:
+        await reservation.arrived(TOLD_BYTES)
+        await limit_memory(small, free_bytes=0)
+        with pytest.raises(StoreFull):
+            await reservation.arrived(TOLD_BYTES)
+
+
 async def test_what_has_arrived_is_not_counted_twice(small: Store) -> None:
     """A reservation shrinks as its upload grows."""
     async with (

@@ -1,3 +1,7 @@
+-- Whoever announces much and sends nothing mustn't keep everybody out: of what is free, announcements take no more than
+-- this (docs/decisions/0032).
+local SPOKEN_FOR = 15 / 16
+
 -- Room for a zip, if what all of them announced and haven't stored yet fits beside what is stored.
 -- → 1, or 0 when it doesn't fit now, or -1 when it never does
 local function fits(bytes, announced, reserve_percent, used, limit)
@@ -17,6 +21,7 @@ local function fits(bytes, announced, reserve_percent, used, limit)
   if bytes > allowed then
     return -1
   end
+  announced = math.min(announced, math.max(0, allowed - used) * SPOKEN_FOR)
   return used + announced + bytes > allowed and 0 or 1
 end
 

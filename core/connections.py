@@ -1,0 +1,99 @@
+"""A server's connections: how many it holds, in all and with one address. Whoever opens more is hung up on."""
+
+import ipaddress
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import hypercorn.asyncio.run
+import prometheus_client
+import structlog
+from hypercorn.asyncio.tcp_server import TCPServer
+from prometheus_client import CollectorRegistry
+
+log = structlog.get_logger()
+
+IPV6_PREFIX: Final = 64
+"""What a single customer has of IPv6, to choose any address in."""
+
+TELL_SECONDS: Final = 60.0
+
+
+class Connections:
+    """Of one process, behind their TLS handshake. `most` in all, and `most_of_one` address, may be set."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.most = self.most_of_one = math.inf
+        self._with: Counter[str] = Counter()
+        self._told_at = -TELL_SECONDS
+        self._open = prometheus_client.Gauge(
+            "inference_server_connections", "Open connections", registry=registry, multiprocess_mode="livesum"
+        )
+        self._refused = prometheus_client.Counter(
+            "inference_server_connections_refused",
+            "Connections closed at once, because there were too many, in all or with their address",
+            registry=registry,
+        )
+
+    @contextmanager
+    def one(self, address: str) -> Iterator[bool]:
+        """Whether it may stay."""
+        who = whose(address)
+        if self._with.total() >= self.most or self._with[who] >= self.most_of_one:
+            self._refuse(who)
+            yield False
+            return
+        self._with[who] += 1
+        self._open.inc()
+        try:
+            yield True
+        finally:
+            self._open.dec()
+            self._with[who] -= 1
+            if not self._with[who]:
+                del self._with[who]
+
+    def _refuse(self, who: str) -> None:
+        self._refused.inc()
+        if time.monotonic() - self._told_at >= TELL_SECONDS:
+            self._told_at = time.monotonic()
+            log.warning("connections.refused", address=who, its=self._with[who], all=self._with.total())
+
+
+def whose(address: str) -> str:
+    """Addresses that one client may choose among are one."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    mapped = found.ipv4_mapped
+    return str(mapped or ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
+
+
+class Connection(TCPServer):
+    """Hypercorn's, counted."""
+
+    def __init__(self, connections: Connections, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._connections = connections
+
+    async def run(self) -> None:
+        peer = self.writer.get_extra_info("peername")
+        with self._connections.one(peer[0] if peer else "::") as may_stay:
+            if may_stay:
+                await super().run()
+            else:
+                self.writer.transport.abort()
+
+    async def _read_data(self) -> None:
+        """To its end. Hypercorn's own would be kept until it has been idle for long enough to be closed."""
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
+def install(connections: Connections) -> None:
+    """For the server of this process: Hypercorn has no setting for it."""
+    hypercorn.asyncio.run.TCPServer = partial(Connection, connections)  # type: ignore[attr-defined, assignment]
