@@ -168,6 +168,21 @@ chaos *ARGS:
 fuzz *ARGS: (setup "compose")
     @PYTHONPATH=client {{ python }} -m tests.fuzz "$@"
 
+# List the licences of all Python packages; fails where one isn't among those that are allowed
+[no-exit-message]
+licences: setup
+    @{{ python }} -m deploy.supply licences
+
+# Print what the images are made of, with hashes, as CycloneDX JSON
+[no-exit-message]
+sbom: (setup "compose")
+    @{{ python }} -m deploy.supply sbom
+
+# Look up known vulnerabilities of the locked Python packages (exit code 2: the database isn't reached)
+[no-exit-message]
+audit-deps: (setup "compose")
+    @{{ python }} -m deploy.supply audit-deps
+
 # Check the whole system on this machine's NVIDIA GPUs, as root: docs/gpus.md
 [no-exit-message]
 [positional-arguments]

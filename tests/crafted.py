@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, cast
 
 # APPNOTE.TXT 6.3.10: 4.3.7, 4.3.12, 4.3.14 to 4.3.16.
@@ -40,7 +41,7 @@ class Entry:
     local: Claims = field(default_factory=dict)
     directory: Claims = field(default_factory=dict)
 
-    @property
+    @cached_property
     def data(self) -> bytes:
         return compressed(self.content, self.method) if self.packed is None else self.packed
 
@@ -86,7 +87,7 @@ def compressed(content: bytes, method: int) -> bytes:
     if method == BZIP2:
         return bz2.compress(content)
     if method == LZMA:
-        settings = {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 16, "lc": 3, "lp": 0, "pb": 2}
+        settings = {"id": lzma.FILTER_LZMA1, "preset": 0, "dict_size": 1 << 16, "lc": 3, "lp": 0, "pb": 2}
         packed = lzma.compress(content, lzma.FORMAT_RAW, filters=[settings])
         return struct.pack("<2BHBL", 9, 4, 5, 93, 1 << 16) + packed
     return content

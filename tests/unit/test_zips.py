@@ -4,6 +4,7 @@ import io
 import os
 import random
 import struct
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.contract.errors import InvalidZip
-from core.contract.zips import RangedFile, ZipLimits, check, safe_name
+from core.contract.zips import RangedFile, ZipLimits, check, read_entries, safe_name
 from tests.crafted import BZIP2, DEFLATED, Claims, Entry, compressed, crafted
 
 LIMITS = ZipLimits(max_total_bytes=100 << 20, max_ratio=100, max_entries=1000, verify_bytes=64 << 20)
@@ -263,6 +264,19 @@ def test_refuses_a_stream_that_breaks_off(method: int) -> None:
 def test_refuses_ends_that_disagree(end: Claims, end64: Claims | None, words: str) -> None:
     """Found by fuzzing: some readers go by the number of entries, and don't see those beyond it."""
     assert words in fault(crafted(Entry(b"a"), Entry(b"b"), end=end, end64=end64))
+
+
+@pytest.mark.parametrize("name", [b"../../x", b"/etc/passwd", b"a\\..\\..\\x", b"taken", b"\xff"])
+@pytest.mark.filterwarnings("ignore:Empty unicode path")
+def test_a_name_in_a_field_is_held_to_the_same_rules(name: bytes) -> None:
+    """zipfile takes Info-ZIP's Unicode name for the entry's from Python 3.12 on; before, the field is passed over."""
+    field = struct.pack("<BL", 1, zlib.crc32(b"plain")) + name
+    zip = crafted(Entry(b"plain", extra=struct.pack("<2H", 0x7075, len(field)) + field), Entry(b"taken"))
+    if sys.version_info >= (3, 12):
+        assert fault(zip)
+    else:
+        names = [info.filename for info in read_entries(io.BytesIO(zip), max_entries=2).infos]
+        assert names == ["plain", "taken"]
 
 
 def test_more_entries_than_an_old_end_record_can_say() -> None:
