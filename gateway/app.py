@@ -92,7 +92,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators
             outcome = await ask(call, uid)
         except Unoffered:
             outcome = FINISHED  # or not: an older core says so itself
-        if outcome == FINISHED:
+        if outcome.status == FINISHED.status:
             await relay(call, core, call.method, path)
         else:
             await call.answer(outcome.status, outcome.body.encode())
@@ -186,7 +186,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators
     async def poll(call: Call, uid: str) -> Outcome:
         with own_token():
             outcome = await polls.ask((uid, auth.offered_by(call)))
-        if outcome == AWAY:
+        if outcome.status == AWAY.status:
             raise Unavailable
         if outcome.status == HTTPStatus.UNAUTHORIZED:
             raise KeyRefused(ErrorBody.model_validate_json(outcome.body).detail)

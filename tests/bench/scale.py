@@ -24,6 +24,8 @@ class Scale:
     """Clients."""
     slow: int = 1000
     """Clients, too."""
+    coming_seconds: float = 30.0
+    """For them to come: longer than it takes to hang up on one that is slow."""
     ended: int = 100
     """Of the tasks that clients wait for."""
     listening_seconds: float = 30.0
@@ -47,6 +49,7 @@ LITTLE = Scale(
     polled=10,
     waiting=10,
     slow=12,
+    coming_seconds=0.5,
     ended=2,
     idle_seconds=0.5,
     listening_seconds=0.5,

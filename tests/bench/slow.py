@@ -28,7 +28,14 @@ def rows(rig: Rig, scale: Scale) -> list[Row]:
     with Client.public(rig.stack) as client:
         polled = [client.post(small_zip()) for _ in range(scale.polled)]
     load = Load(rig.stack.gateway_url, [f"/api/tasks/{uid}" for uid in polled], rig.folder)
-    order = Order(rig.stack.ports.gateway, str(rig.stack.certificates.ca_cert), scale.slow, MODEL, finished)
+    order = Order(
+        rig.stack.ports.gateway,
+        str(rig.stack.certificates.ca_cert),
+        scale.slow,
+        MODEL,
+        finished,
+        seconds=scale.coming_seconds,
+    )
     processes = rig.processes()
     beside, alone = list[Answered](), list[Answered]()
     held, idle_cpu = list[dict[str, float]](), list[dict[str, float]]()

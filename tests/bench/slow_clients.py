@@ -1,11 +1,13 @@
 """`python -m tests.bench.slow_clients`: clients that mean no good and send, or take, a little now and then.
 
 The order comes as JSON on standard input, a line. Of three clients one never ends its headers, one never ends its
-body, and one never takes all of its answer. When all have begun it says so; who is hung up on begins anew.
+body, and one never takes all of its answer. They come one after the other. When all have begun it says so; who is hung
+up on begins anew at once, so that there are as many all the while.
 """
 
 import asyncio
 import json
+import random
 import socket
 import ssl
 import subprocess
@@ -31,6 +33,8 @@ class Order:
     """For the zips that never end."""
     finished: str
     """Uid of a task with an output that is larger than what a connection holds."""
+    seconds: float
+    """In which they come. Those that come together are hung up on together, and come again together."""
 
     @property
     def begun(self) -> tuple[bytes, ...]:
@@ -83,6 +87,7 @@ async def main(order: Order) -> None:
 async def _client(
     order: Order, tls: ssl.SSLContext, connecting: asyncio.Semaphore, begun: "asyncio.Queue[None]", sent: bytes
 ) -> None:
+    await asyncio.sleep(random.uniform(0, order.seconds))
     while True:
         with suppress(OSError):
             async with connecting:
