@@ -456,8 +456,8 @@ class Engine:
         return total
 
     async def volume_bytes(self, names: Set[str]) -> int:
-        """Of volumes that aren't folders of ours. The engine, asked for one, looks at all that it has, and some refuse
-        to do so twice at a time: all who wait share one look, which began after they asked.
+        """Of volumes that aren't folders of ours. The engine, asked for one, looks at all that it has, and 20.10
+        refuses to do so twice at a time: all who wait share one look, which began after they asked.
         """
         if not names:
             return 0
