@@ -442,7 +442,7 @@ class Engine:
         """To its root, on the engine's disk, and not to what is mounted there."""
         async with _translated():
             shown = await self._container(container_id).show(size="1")
-        volumes = frozenset(mount["Name"] for mount in shown["Mounts"] or () if mount["Type"] == "volume")
+        volumes = frozenset(mount["Name"] for mount in shown.get("Mounts") or () if mount["Type"] == "volume")
         return Written(_told(shown.get("SizeRw")), volumes)
 
     async def engines_files_bytes(self, container_id: str) -> int:
@@ -451,8 +451,8 @@ class Engine:
         for path in ENGINES_FILES:
             query = self._docker._query(f"containers/{container_id}/archive", "HEAD", params={"path": path})
             async with _translated(missing_is_fine=True), query as response:
-                status = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
-                total += _told(status["size"])
+                status = base64.b64decode(response.headers.get("X-Docker-Container-Path-Stat", ""))
+                total += _told(json.loads(status or "{}").get("size"))
         return total
 
     async def volume_bytes(self, names: Set[str]) -> int:

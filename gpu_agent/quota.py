@@ -82,9 +82,7 @@ class Quota:
             pause = min(max(LOOK_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)), LONGEST_PAUSE_SECONDS)
 
     async def _look(self) -> int | Excess:
-        """How many bytes it may write still. What one part can tell stands, though the next should fail: a container
-        may be the reason.
-        """
+        """How many bytes it may write still. What one question tells stands, though the next should fail."""
         model, engine = self.volumes.model, self.engine
         written = await engine.written(self.container)
         if excess := judged_root(model, written.bytes):

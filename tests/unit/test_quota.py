@@ -187,10 +187,9 @@ async def test_all_who_wait_share_one_look_at_the_volumes() -> None:
 
 @pytest.mark.parametrize("usage", [None, {}, {"Size": None}])
 async def test_an_engine_that_does_not_tell_is_no_fault_of_the_models(usage: object) -> None:
-    """Neither how large a container's root is, nor a volume."""
+    """Not how large a container's root is, nor a volume, nor a file."""
     told = web.json_response({"Volumes": [{"Name": "a", "UsageData": usage}]})
-    async with _engine(json=lambda _: _container(None), df=lambda _: told) as engine:
-        with pytest.raises(EngineError):
-            await engine.written("container")
-        with pytest.raises(EngineError):
-            await engine.volume_bytes({"a"})
+    async with _engine(json=lambda _: _container(None), df=lambda _: told, archive=lambda _: web.Response()) as engine:
+        for asked in (engine.written("container"), engine.volume_bytes({"a"}), engine.engines_files_bytes("container")):
+            with pytest.raises(EngineError):
+                await asked
