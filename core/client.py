@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.contract.agent import AgentReport, Wanted
 from core.contract.errors import (
     ContractError,
+    InvalidParameters,
     InvalidRequest,
     KeyRefused,
     StoreFull,
@@ -45,7 +46,7 @@ from core.contract.http import (
 )
 from core.contract.live import Said
 from core.contract.model import Model
-from core.contract.task import Failure
+from core.contract.task import Failure, Reason
 from core.observe import REQUEST
 from core.token import CoreToken, Tokens
 
@@ -216,8 +217,15 @@ class CoreClient:
         await self._call("POST", path, zip, params=noted.query, seconds=None)
 
     async def fail(self, uid: str, attempt: int, failure: Failure, noted: Noted) -> None:
+        """To a core of an older version, which doesn't know what else may be a model's fault, it is `exit_nonzero`."""
         path = f"/api/tasks/{uid}/attempts/{attempt}/failure"
-        await self._call("POST", path, failure.model_dump_json().encode(), params=noted.query)
+        try:
+            await self._call("POST", path, failure.model_dump_json().encode(), params=noted.query)
+        except (InvalidRequest, InvalidParameters):
+            known = failure.model_copy(update={"reason": Reason.EXIT_NONZERO})
+            if failure.reason.retries or failure == known:
+                raise
+            await self._call("POST", path, known.model_dump_json().encode(), params=noted.query)
 
     async def release(self, uid: str, attempt: int) -> None:
         await self._call("POST", f"/api/tasks/{uid}/attempts/{attempt}/release")

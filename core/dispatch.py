@@ -37,7 +37,7 @@ from core.contract.errors import (
     Unavailable,
 )
 from core.contract.http import FINISHED, STAGED_SECONDS, Admission, Claim, ClaimRequest, Noted, Outcome, Staged
-from core.contract.images import ANY_IMAGE, ImageAllowance
+from core.contract.images import ANY_IMAGE, ImageAllowance, repository_of
 from core.contract.key import OPERATOR, Caller
 from core.contract.live import Said
 from core.contract.model import Limits, Model, ModelSpec
@@ -569,12 +569,13 @@ class Dispatch:
 
     async def _pin(self, task: Task, noted: Noted) -> None:
         """The image of the model's revision, if that is wanted: at the next end, if it can't be now."""
-        digest = noted.image.partition("@")[2]
+        name, _, digest = noted.image.partition("@")
         with suppress(Unavailable, ModelChanged):
             seen = await self.store.models.seen(task.model_human_readable_id)
             if seen is None or not seen.model.pin or seen.model.digest or seen.model.revision != noted.revision:
                 return
-            if digest:
+            is_its_name = repository_of(name) == repository_of(seen.model.container_tag)  # others can't be pulled by it
+            if digest and is_its_name and task.model_uid in ("", seen.model.uid):
                 await self.store.models.change(seen, seen.model.model_copy(update={"digest": digest}))
                 log.info("model.pinned", model=seen.model.human_readable_id, digest=digest)
 

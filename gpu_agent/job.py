@@ -4,10 +4,12 @@ import asyncio
 import errno
 import math
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -39,10 +41,14 @@ from gpu_agent.folders import OutputRefused, OutputTooLarge
 from gpu_agent.host import Host
 from gpu_agent.pool import Slot
 from gpu_agent.quota import Quota
+from gpu_agent.sandbox import largest_file_mb
 from gpu_agent.telling import Telling
 from gpu_agent.volumes import AttemptVolumes
 
 log = structlog.get_logger()
+
+FILE_TOO_LARGE: Final = 128 + signal.SIGXFSZ
+"""A container's exit code when the kernel ended its command for the size of a file."""
 
 
 class AttemptFailed(Exception):
@@ -181,10 +187,10 @@ class Job:
         self.freed.set()
         log.info("container.exited", exit_code=ended.code)
         await self._telling.last()
-        if ended.code and not ended.is_out_of_memory and (lack := self.host.disks.lack()):
+        if ended.code not in (0, FILE_TOO_LARGE) and not ended.is_out_of_memory and (lack := self.host.disks.lack()):
             await self._check_size(volumes, ended)
             raise DiskFull(lack)
-        _judge(ended)
+        _judge(ended, model)
 
     async def _ended(self, volumes: AttemptVolumes) -> Exit:
         """By itself. Raises TimeoutError, and AttemptFailed as soon as it has written more than it may."""
@@ -202,9 +208,11 @@ class Job:
 
     async def _stopped(self, reason: Reason, message: str) -> AttemptFailed:
         """The container is killed before anything else is waited for."""
+        tail = ""
         with suppress(EngineError):  # it may have ended, and is removed in any case
             await self.host.engine.kill(self._container)
-        tail = await self.host.engine.log_tail(self._container)
+        with suppress(EngineError):
+            tail = await self.host.engine.log_tail(self._container)
         await self._telling.last()
         return _failed(reason, _with_log(message, tail))
 
@@ -295,11 +303,17 @@ def _failure_of_host(error: Exception) -> Failure:
             return Failure(reason=Reason.ENGINE_ERROR, message="The host that ran the task failed")
 
 
-def _judge(ended: Exit) -> None:
+def _judge(ended: Exit, model: Model) -> None:
     """Raises AttemptFailed unless all went well."""
     if ended.is_out_of_memory:
         message = "The model needed more memory than it may have"
         raise _failed(Reason.OUT_OF_MEMORY, _with_log(message, ended.log_tail), ended.code)
+    if ended.code == FILE_TOO_LARGE:
+        message = (
+            f"The model wrote more than {largest_file_mb(model)} MB to one file (its holes count). It can write less, "
+            "or be registered with a larger disk_mb or output_mb"
+        )
+        raise _failed(Reason.DISK_LIMIT, _with_log(message, ended.log_tail), ended.code)
     if ended.code:
         message = f"The model's container exited with code {ended.code}"
         raise _failed(Reason.EXIT_NONZERO, _with_log(message, ended.log_tail), ended.code)

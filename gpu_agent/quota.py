@@ -82,12 +82,20 @@ class Quota:
             pause = min(max(LOOK_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)), LONGEST_PAUSE_SECONDS)
 
     async def _look(self) -> int | Excess:
-        """How many bytes it may write still."""
-        model = self.volumes.model
-        mounted = {mount.volume for mount in self.volumes.mounts}
-        root = await self.engine.written_bytes(self.container, mounted=mounted)
+        """How many bytes it may write still. What one question tells stands, though the next should fail."""
+        model, engine = self.volumes.model, self.engine
+        written = await engine.written(self.container)
+        if excess := judged_root(model, written.bytes):
+            return excess
         output = await self._output()
-        return judged(model, root, output) or min(model.disk_mb * MiB - root, model.output_mb * MiB - output.bytes)
+        if excess := judged_output(model, output):
+            return excess
+        declared = written.volumes - {mount.volume for mount in self.volumes.mounts}
+        root = written.bytes + await engine.volume_bytes(declared)
+        if excess := judged_root(model, root):
+            return excess
+        root += await engine.engines_files_bytes(self.container)
+        return judged_root(model, root) or min(model.disk_mb * MiB - root, model.output_mb * MiB - output.bytes)
 
     async def _output(self) -> Size:
         """Of a copy, only an engine knows, and only the bytes."""
@@ -112,14 +120,19 @@ async def rest(seconds: float, left_bytes: int, free_bytes: Callable[[], int]) -
             return
 
 
-def judged(model: Model, root_bytes: int, output: Size) -> Excess | None:
-    """What the container has written to its own root and to /output."""
-    if root_bytes > model.disk_mb * MiB:
-        return Excess(
-            Reason.DISK_LIMIT,
-            f"The model wrote more than {model.disk_mb} MB outside of /output, and was stopped. It can write less, or "
-            "be registered with a larger disk_mb",
-        )
+def judged_root(model: Model, root_bytes: int) -> Excess | None:
+    """What the container has written outside of /output."""
+    if root_bytes <= model.disk_mb * MiB:
+        return None
+    return Excess(
+        Reason.DISK_LIMIT,
+        f"The model wrote more than {model.disk_mb} MB outside of /output (a file's holes count), and was stopped. It "
+        "can write less, or be registered with a larger disk_mb",
+    )
+
+
+def judged_output(model: Model, output: Size) -> Excess | None:
+    """What the container has left in /output so far."""
     if output.bytes > model.output_mb * MiB:
         return Excess(
             Reason.OUTPUT_TOO_LARGE,
@@ -142,7 +155,7 @@ def judged(model: Model, root_bytes: int, output: Size) -> Excess | None:
 def size_of(folder: Path, *, max_bytes: int, max_entries: int = MAX_ENTRIES) -> Size:
     """Of a folder in which somebody writes who isn't trusted; counted no further than to a bound that is passed."""
     total = entries = deepest = 0
-    with closing(_below(folder)) as found:
+    with closing(below(folder)) as found:
         for status, depth in found:
             total += _BLOCK * status.st_blocks
             entries += 1
@@ -152,7 +165,7 @@ def size_of(folder: Path, *, max_bytes: int, max_entries: int = MAX_ENTRIES) -> 
     return Size(total, entries, deepest)
 
 
-def _below(
+def below(
     folder: Path | str, above: int | None = None, depth: int = 1
 ) -> Generator[tuple[os.stat_result, int], None, None]:
     """Each entry and how deep it lies. It goes down by descriptors, which stay what they are when a name is moved, or
@@ -167,7 +180,7 @@ def _below(
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.name)
         for name in folders:
-            yield from _below(name, fd, depth + 1)
+            yield from below(name, fd, depth + 1)
 
 
 @contextmanager

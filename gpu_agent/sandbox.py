@@ -34,10 +34,21 @@ def config(model: Model, *, memory_bytes: int) -> dict[str, Any]:
         "NanoCpus": int((model.cpus or 0) * 1e9),
         "CpuShares": CPU_SHARES,
         "ShmSize": model.shm_mb * MiB,
-        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "Ulimits": [_ulimit("core", 0), _ulimit("fsize", largest_file_mb(model) * MiB)],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_SIZE, "max-file": "1"}},
     }
     return {"Hostname": HOSTNAME, "HostConfig": host | _network(model)}
+
+
+def largest_file_mb(model: Model) -> int:
+    """A file that is open and has no name any more is seen by nobody, so the kernel bounds each. One that has a name
+    may get just too large: then it is seen, and the user told by how much.
+    """
+    return max(model.disk_mb, model.output_mb, model.shm_mb, _tmp_mb(model)) + 1
+
+
+def _ulimit(name: str, most: int) -> dict[str, Any]:
+    return {"Name": name, "Soft": most, "Hard": most}
 
 
 def _network(model: Model) -> dict[str, Any]:
@@ -51,9 +62,13 @@ def _tmp(model: Model) -> dict[str, str]:
     """In memory, and counted as the container's. Compilers of GPU kernels run what they wrote there, so it's no
     `noexec`, which /output isn't either.
     """
-    if not model.read_only and model.tmp_mb is None:
-        return {}
-    return {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={model.tmp_mb or TMP_MB}m"}  # noqa: S108 - a container's
+    megabytes = _tmp_mb(model)
+    return {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={megabytes}m"} if megabytes else {}  # noqa: S108 - a container's
+
+
+def _tmp_mb(model: Model) -> int:
+    """0: it isn't in memory."""
+    return model.tmp_mb or (TMP_MB if model.read_only else 0)
 
 
 def filters_calls(info: Mapping[str, Any]) -> bool:

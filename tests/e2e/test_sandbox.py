@@ -1,5 +1,6 @@
 """What a hostile model tries, and what comes of it. What may do harm runs alone, and others' tasks go on beside it."""
 
+import json
 import platform
 import re
 import socket
@@ -12,6 +13,7 @@ import pytest
 from demo.image import docker
 from demo.stack import Stack
 from gpu_agent.engine import TASK
+from gpu_agent.job import FILE_TOO_LARGE
 from tests.e2e.api import NOT_YET, Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.images import Images
@@ -111,6 +113,38 @@ SHOWN = {
     "hostname": "cat /proc/sys/kernel/hostname",
     "neighbours": f"find / -path /proc -prune -o -path /sys -prune -o -name {NEIGHBOURS} -print",
     "limits": "cat /proc/self/limits",
+}
+ASKED_FOR = {
+    "Privileged": False,
+    "CapAdd": None,
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges"],
+    "NetworkMode": "none",
+    "Dns": ["127.0.0.1"],
+    "DnsSearch": ["."],
+    "IpcMode": "private",
+    "PidMode": "",
+    "UTSMode": "",
+    "UsernsMode": "",
+    "Binds": None,
+    "VolumesFrom": None,
+    "Devices": None,
+    "DeviceRequests": None,
+    "GroupAdd": None,
+    "Init": True,
+    "ReadonlyRootfs": True,
+    "Tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=16m"},
+    "Memory": 64 * MiB,
+    "MemorySwap": 64 * MiB,
+    "NanoCpus": 500_000_000,
+    "CpuShares": 512,
+    "PidsLimit": 64,
+    "ShmSize": 16 * MiB,
+    "Ulimits": [
+        {"Name": "core", "Soft": 0, "Hard": 0},
+        {"Name": "fsize", "Soft": 33 * MiB, "Hard": 33 * MiB},
+    ],
+    "LogConfig": {"Type": "json-file", "Config": {"max-size": "16m", "max-file": "1"}},
 }
 TRY = 'attempt() { sh -c "$2" > "/output/$1" 2>&1 < /dev/null; echo "exit $?" >> "/output/$1"; }\n'
 
@@ -270,6 +304,10 @@ def test_memory_is_bounded(api: Api, core: Api, copying: str, model: ModelMaker,
     [
         ("dd if=/dev/zero of=/x bs=1M count=64", "disk_limit", "larger disk_mb"),
         ("dd if=/dev/zero of=/tmp/x bs=1M count=64", "disk_limit", "larger disk_mb"),
+        *(
+            (f"dd if=/dev/zero of=/etc/{name} bs=1M count=64", "disk_limit", "larger disk_mb")
+            for name in ("hosts", "hostname", "resolv.conf")
+        ),
         ("dd if=/dev/zero of=/output/x bs=1M count=64", "output_too_large", "larger output_mb"),
         ("mkdir /output/a; dd if=/dev/zero of=/output/a/x bs=1M count=64", "output_too_large", "larger output_mb"),
         ("for i in $(seq 200); do mkdir x; cd x; done", "output_invalid", "nested"),
@@ -285,6 +323,32 @@ def test_the_disk_is_bounded_while_it_runs(
     detail = api.wait(uid).json()["detail"]
     assert (detail["reason"], detail["exit_code"]) == (reason, None)
     assert words in detail["message"]
+
+
+def test_a_file_without_a_name_is_bounded(api: Api, model: ModelMaker) -> None:
+    """Nobody sees how large it is; a pipe may carry more."""
+    script = """
+        test $(dd if=/dev/zero bs=1M count=64 | wc -c) = 67108864 || exit 1
+        exec 3> /output/x; rm /output/x; exec dd if=/dev/zero bs=1M count=64 >&3
+    """
+    bounds = {"disk_mb": "16", "output_mb": "32", "shm_mb": "16", "read_only": "true", "tmp_mb": "16"}
+    failure = api.failure(model(script, **bounds), INPUT)
+    assert (failure["reason"], failure["exit_code"]) == ("disk_limit", FILE_TOO_LARGE)
+    assert "more than 33 MB to one file" in failure["message"]
+
+
+def test_what_the_engine_is_asked_for(api: Api, core: Api, stack: Stack, model: ModelMaker) -> None:
+    """All by which a container's bounds are told to the engine: those that nothing else shows, too."""
+    bounds = {"memory_mb": "64", "cpus": "0.5", "pids": "64", "shm_mb": "16", "read_only": "true", "tmp_mb": "16"}
+    uid = api.post(model("sleep 600", disk_mb="32", output_mb="16", **bounds), INPUT)
+    _wait_until_it_runs(core, uid)
+    wanted = "--filter", f"label={TASK}={uid}"
+    eventually(lambda: docker(stack.docker_host, "ps", "--quiet", *wanted))
+    container = docker(stack.docker_host, "ps", "--quiet", *wanted).strip()
+    [shown] = json.loads(docker(stack.docker_host, "inspect", container))
+    assert {name: shown["HostConfig"][name] for name in ASKED_FOR} == ASKED_FOR
+    assert shown["Config"]["Hostname"] == "model"
+    api.delete(uid)
 
 
 def test_a_volume_that_the_image_declares_is_bounded(api: Api, core: Api, stack: Stack, images: Images) -> None:

@@ -22,7 +22,7 @@ from core.contract.errors import (
     TransitionRefused,
     Unavailable,
 )
-from core.contract.http import STAGED_SECONDS, ClaimRequest
+from core.contract.http import STAGED_SECONDS, ClaimRequest, Noted
 from core.contract.model import Limits, ModelSpec
 from core.contract.task import Blob, State, Task
 from core.dispatch import AGAIN_SECONDS, Dispatch
@@ -711,3 +711,41 @@ async def test_repairs_are_counted(dispatch: Dispatch) -> None:
         await dispatch.store.connection.note("ZADD", keys.DUE, 1, ended)
         await reaper.sweep(dispatch, Watch(dispatch))
     assert {kind: count(kind) - before[kind] for kind in kinds} == dict.fromkeys(kinds, 1) | {"unrung": 2}
+
+
+DIGEST = f"sha256:{'0' * 64}"
+
+
+async def _pinned(dispatch: Dispatch, uid: str, attempt: int, image: str) -> str | None:
+    """The model's digest after this image's end."""
+    await dispatch.finish(uid, attempt, _pieces(), noted=Noted(image=image, revision=1))
+    return (await dispatch.model(MODEL.human_readable_id)).digest
+
+
+@pytest.mark.parametrize(
+    ("image", "digest"),
+    [
+        (f"docker.io/library/copy@{DIGEST}", DIGEST),
+        (f"registry.example.org/copy@{DIGEST}", None),
+        (DIGEST, None),
+    ],
+)
+async def test_a_model_is_pinned_to_what_its_own_name_leads_to(
+    dispatch: Dispatch, image: str, digest: str | None
+) -> None:
+    """By another name its registry may not have it, and no host could ever pull it again."""
+    await dispatch.add_model(MODEL, Limits(pin=True), None, Announced())
+    uid = await _submit(dispatch)
+    assert await _pinned(dispatch, uid, await _claim(dispatch, uid), image) == digest
+
+
+async def test_what_ran_of_a_deleted_model_pins_no_other(dispatch: Dispatch, store: Store) -> None:
+    """That has its name, its image and its revision."""
+    old = await dispatch.add_model(MODEL, Limits(pin=True), None, Announced())
+    uid = await _submit(dispatch)
+    attempt = await _claim(dispatch, uid)
+    seen = await store.models.seen_by_uid(old.uid)
+    assert seen
+    await store.models.change(seen, None)
+    await dispatch.add_model(MODEL, Limits(pin=True), None, Announced())
+    assert await _pinned(dispatch, uid, attempt, f"copy@{DIGEST}") is None
