@@ -154,7 +154,9 @@ def main() -> int:
     parsers[audit.show].add_argument("--since", metavar="TIME", help="as 2030-01-31T12:00Z")
     parsers[audit.show].add_argument("--task", metavar="UID", help="of a task or a model")
     parsers[audit.show].add_argument("--key", metavar="ID", help="of an API key")
-    parsers[audit.show].add_argument("--limit", type=int, default=100)
+    parsers[audit.show].add_argument(
+        "--limit", type=int, metavar="N", help="the newest N: 100, and with --since, --task or --key all"
+    )
     parsers[audit.show].add_argument("--json", action="store_true", help="an object a line, with requests' ids")
     parsers[rotation.rotate] = commands.add_parser("rotate-token", help="give core another token")
     parsers[rotation.rotate].set_defaults(command=rotation.rotate)

@@ -84,6 +84,7 @@ def test_operators_read_it_line_by_line(api: Api, core: Api, waiting: str, trail
     trail(uid, 1)
     [first] = core.call("GET", "/api/audit/", params={"task": uid, "since": "2020-01-01T00:00Z"}).json()
     assert audit.line(first).endswith(f"anybody  task.submitted  {uid}  200")
+    assert audit.line(first | {"status": 507}).endswith(f"task.submitted failed  {uid}  507")
     assert core.call("GET", "/api/audit/", params={"task": uid, "since": "2999-01-01T00:00Z"}).json() == []
     assert core.call("GET", "/api/audit/", params={"since": "yesterday"}).status_code == 422
 
