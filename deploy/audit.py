@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -16,13 +16,13 @@ NEWEST: Final = 100
 """So many are shown, unless something is looked for."""
 
 
-def show(arguments: argparse.Namespace) -> None:
+def show(arguments: argparse.Namespace, find: Callable[[], Core] = Core.running) -> None:
     """A line for each entry, the newest last, where one looks first. Raises DeploymentError."""
     key = id_in(arguments.key) if arguments.key else None
     filters = {"since": arguments.since, "task": arguments.task, "key": key}
     wanted = {name: value for name, value in filters.items() if value}
     limit = arguments.limit or (MOST_ENTRIES if wanted else NEWEST)
-    found = Core.running().ask("GET", f"/api/audit/?{urlencode({**wanted, 'limit': limit})}")
+    found = find().ask("GET", f"/api/audit/?{urlencode({**wanted, 'limit': limit})}")
     for entry in reversed(found):
         sys.stdout.write(f"{json.dumps(entry) if arguments.json else line(entry)}\n")
     if len(found) == limit:
