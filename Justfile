@@ -126,7 +126,7 @@ certs-client NAME: (setup "compose")
 [no-exit-message]
 [positional-arguments]
 infer *ARGS:
-    @demo/setup.sh compose >&2
+    @demo/setup.sh compose
     @[ -n "${INFER_URL-}" ] || export INFER_URL=https://localhost:8443 INFER_CA="${INFER_CA-tls/certs/ca.crt}"; \
         PYTHONPATH=client {{ python }} -m inference_client "$@"
 

@@ -125,7 +125,9 @@ def _caller(offer: str, key: Key | None) -> Caller | KeyRefused:
         )
     if key.is_over:
         return KeyRefused(
-            f"This key {'was revoked' if key.revoked else 'has expired'}: ask an operator for another one"
+            f"This key {'was revoked' if key.revoked else 'has expired'}: ask an operator for another one",
+            key_id=key.id,
+            name=key.name,
         )
     return Caller.of(key)
 
@@ -172,6 +174,8 @@ class Access:
         [caller] = await _callers(self.dispatch, [offered])
         if isinstance(caller, KeyRefused):
             call.headers.append((CLIENT_AUTHORIZATION, "refused"))
+            if caller.key_id:
+                call.caller = Caller(caller.key_id, frozenset(), caller.name)  # for the audit log
             raise caller
         call.caller = caller
         if is_direct and caller.is_admin:

@@ -37,8 +37,8 @@ LAST_SECONDS: Final = 2.0
 """How long a core that is stopped goes on with what waits for Redis."""
 
 LONGEST_ADDRESS: Final = 64
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What else stands in a path would be the caller's own words."""
+_ID: Final = re.compile(r"(?!isk_|[0-9a-f]{12}_)[A-Za-z0-9_-]{1,64}")
+"""What else stands in a path would be the caller's own words, or an API key in place of its id."""
 
 READS: Final = frozenset({Action.TASK_READ, Action.MODEL_READ})
 DATA: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})

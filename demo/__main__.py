@@ -66,6 +66,7 @@ Try it yourself:
   {curl} -F zip_file=@{shown(outcome.posted)} '{stack.gateway_url}/api/tasks/?model_human_readable_id={job.MODEL}'
   {curl} -o result.zip {stack.gateway_url}/api/tasks/{outcome.task}
 
+Whoever reaches it may post tasks; it listens on this machine only. With keys: docs/keys.md.
 It stays up. just ps, just logs show it; just down stops it, just reset-demo deletes its data, too.""")
 
 

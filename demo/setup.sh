@@ -12,7 +12,7 @@ STAMP=$VENV/installed-from.sha256
 POLICY=/usr/sbin/policy-rc.d
 PURPOSE=${1:-demo}
 
-say() { printf 'setup: %s\n' "$*"; }
+say() { printf 'setup: %s\n' "$*" >&2; } # stdout is that of what it makes ready
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
@@ -90,7 +90,7 @@ apt() {
   if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" >"$log" 2>&1 </dev/null; then
     cat "$log" >&2
     rm -f "$log"
-    say "apt-get $* failed" >&2
+    say "apt-get $* failed"
     return 1
   fi
   rm -f "$log"
@@ -118,16 +118,16 @@ give_up() {
   case $missing in *" docker.io "*)
     if has dockerd; then
       say "the Docker engine doesn't answer $(id -un): is it started (sudo systemctl start docker)," \
-        "and is $(id -un) in its group (sudo usermod -aG docker $(id -un), then log in again)?" >&2
+        "and is $(id -un) in its group (sudo usermod -aG docker $(id -un), then log in again)?"
       missing=${missing/ docker.io / }
     fi
     ;;
   esac
   if [[ $missing = *[![:space:]]* ]]; then
-    say "missing; on Debian or Ubuntu: sudo apt-get install --no-install-recommends$missing" >&2
+    say "missing; on Debian or Ubuntu: sudo apt-get install --no-install-recommends$missing"
   fi
   case $missing in *python3*)
-    say "Python has to be 3.11 or newer; an older distribution needs one from elsewhere, as python3 on PATH" >&2
+    say "Python has to be 3.11 or newer; an older distribution needs one from elsewhere, as python3 on PATH"
     ;;
   esac
   exit 1

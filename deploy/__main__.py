@@ -49,12 +49,13 @@ def up(_: argparse.Namespace) -> None:
     address = gateway_url(domain, ports["HTTPS_PORT"])
     files = settings.get("COMPOSE_FILE", "")
     core, trusting = core_url(ports["OPERATOR_PORT"], files), "--cacert secrets/inner_ca " * has_inner_tls(files)
+    open_to_all = "Whoever reaches this address may post tasks: docs/keys.md changes that.\n"
     say(f"""
 up after {time.monotonic() - started:.0f} s: {address}
 Clients trust tls/certs/ca.crt, unless the certificate is your own. Register a model, then post zips to it:
-  curl -sS {trusting}-H "Authorization: Bearer $(cat secrets/core_token)" -X POST \\
+  curl -sS {trusting}-H @<(printf 'Authorization: Bearer %s' "$(cut -d' ' -f1 secrets/core_token)") -X POST \\
        '{core}/api/models/?human_readable_id=NAME&container_tag=IMAGE&use_gpu=false'
-just ps and just logs show what runs; just down stops it.""")
+{"" if preparation.requires_keys() else open_to_all}just ps and just logs show what runs; just down stops it.""")
 
 
 def _ports(settings: Mapping[str, str]) -> dict[str, int]:
@@ -154,7 +155,9 @@ def main() -> int:
     parsers[audit.show].add_argument("--since", metavar="TIME", help="as 2030-01-31T12:00Z")
     parsers[audit.show].add_argument("--task", metavar="UID", help="of a task or a model")
     parsers[audit.show].add_argument("--key", metavar="ID", help="of an API key")
-    parsers[audit.show].add_argument("--limit", type=int, default=100)
+    parsers[audit.show].add_argument(
+        "--limit", type=int, metavar="N", help="the newest N: 100, and with --since, --task or --key all"
+    )
     parsers[audit.show].add_argument("--json", action="store_true", help="an object a line, with requests' ids")
     parsers[rotation.rotate] = commands.add_parser("rotate-token", help="give core another token")
     parsers[rotation.rotate].set_defaults(command=rotation.rotate)

@@ -105,6 +105,11 @@ def settings() -> dict[str, str]:
     return parse_env(ENVIRONMENT.read_text())
 
 
+def requires_keys() -> bool:
+    """Whether clients need an API key, or may whoever reaches the gateway post tasks."""
+    return settings().get("API_KEYS") == "required"
+
+
 def filled_in(text: str, values: Mapping[str, str]) -> str:
     """The text of .env.example with these values instead of its own."""
     for name, value in values.items():

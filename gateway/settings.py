@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -38,8 +39,8 @@ class Settings(CoreAccess, MetricsPort):
     allow_public_post_model: str = ""
     """Anything but the empty string lets the public register models, as in version 1."""
 
-    allow_operators: str = ""
-    """Anything but the empty string lets operators in as well, with an admin's API key."""
+    allow_operators: Literal["", "yes"] = ""
+    """Whether operators are let in as well, with an admin's API key."""
 
     max_connections: int = Field(default=8192, ge=1)
     max_connections_per_address: int = Field(default=2048, ge=1)

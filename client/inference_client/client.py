@@ -105,8 +105,9 @@ class Operations:
         `ttl_seconds` bounds how long the task may wait for its start, `timeout_seconds` how long it may run, below the
         model's own limit. The webhook's secret signs its calls.
         """
-        if not (webhook_secret or "").isascii():
-            raise Invalid("The webhook's secret can't be sent: it has characters beyond ASCII")
+        secret = webhook_secret or ""
+        if not (secret.isascii() and secret.isprintable() and secret == secret.strip()):
+            raise Invalid("The webhook's secret can't be sent: it has characters that no header has, or spaces around")
         zip = await self._wire.beside(source, files)
         options = {"priority": priority, "ttl_seconds": ttl_seconds, "timeout_seconds": timeout_seconds}
         params = [("model_human_readable_id", model)]

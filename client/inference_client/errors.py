@@ -10,6 +10,10 @@ class InferenceError(Exception):
     """Any of these."""
 
 
+class NotConfigured(InferenceError):
+    """Nobody said which server, or what was said makes no sense."""
+
+
 class SourceError(InferenceError):
     """What is to be sent can't be: it isn't there, isn't a file, or changed while it was sent."""
 

@@ -1,5 +1,6 @@
 """Which server, and how to speak to it: flags before the environment before a file."""
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -8,15 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from inference_client.client import PATIENCE_SECONDS
-from inference_client.errors import InferenceError
+from inference_client.errors import NotConfigured
+
+log = logging.getLogger("inference_client")
 
 FILE_NAME: Final = "infer.toml"
 KEYS: Final = ("url", "ca", "cert", "key", "patience")
 PATHS: Final = ("ca", "cert")
-
-
-class NotConfigured(InferenceError):
-    """Nobody said which server, or what was said makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ def _of_file(file: Path, *, is_named: bool) -> dict[str, str]:
         raise NotConfigured(f"{file} can't be read: {error}") from error
     if unknown := found.keys() - set(KEYS):
         raise NotConfigured(f"{file} has {', '.join(sorted(unknown))}; there are {', '.join(KEYS)}")
+    if "key" in found and os.name != "nt" and file.stat().st_mode & 0o077:
+        log.warning("%s has a key, and others on this machine may read it: chmod 600 %s", file, file)
     said = {name: str(value) for name, value in found.items()}
     paths = {name: str(file.parent / Path(said[name]).expanduser()) for name in PATHS if name in said}
     return said | paths

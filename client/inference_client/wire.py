@@ -1,6 +1,7 @@
 """The one importer of httpx: requests out, answers in, blocking or not, and its exceptions as ours."""
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import httpx
 
-from inference_client.errors import InferenceError, Unreachable, Untrusted
+from inference_client.errors import InferenceError, NotConfigured, Unreachable, Untrusted
 
 CONNECT_SECONDS: Final = 10.0
 SILENT_SECONDS: Final = 75.0
@@ -134,8 +135,9 @@ _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=10,
 
 
 def _headers(key: str | None) -> dict[str, str]:
-    if not (key or "").isascii():
-        raise InferenceError("The key can't be sent: it has characters beyond ASCII")
+    key = (key or "").strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise NotConfigured("The key has characters that no key has")
     headers = {"User-Agent": "inference-client", "Accept-Encoding": "identity"}
     return headers | ({"Authorization": f"Bearer {key}"} if key else {})
 

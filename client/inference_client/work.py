@@ -18,6 +18,7 @@ from inference_client.client import Client
 from inference_client.errors import (
     InferenceError,
     NotAllowed,
+    NotConfigured,
     NotFinished,
     NotFound,
     NotInTime,
@@ -27,7 +28,7 @@ from inference_client.errors import (
     Unavailable,
     Unreachable,
 )
-from inference_client.settings import NotConfigured, Settings
+from inference_client.settings import Settings
 
 EXIT_CODES: Final[Mapping[type[InferenceError], int]] = {
     NotConfigured: 2,

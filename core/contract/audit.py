@@ -38,7 +38,9 @@ class AuditEntry(BaseModel):
     status: int
     """Of the answer: 400 and more for what was tried and not done, 499 for whoever didn't wait for the answer."""
     who: str
-    """The key's name; `operator` for whoever has core's token, agents among them; `anybody` without either."""
+    """The key's name, of one that is over as well; `operator` for whoever has core's token, agents among them;
+    `anybody` without either.
+    """
     key: str = ""
     """Its id."""
     address: str = ""

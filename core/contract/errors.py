@@ -48,6 +48,11 @@ class KeyRefused(Unauthorized):
 
     detail = "Send your API key as 'Authorization: Bearer KEY', or as the password of Basic; operators make keys"
 
+    def __init__(self, detail: Any = None, *, key_id: str = "", name: str = "") -> None:
+        super().__init__(detail)
+        self.key_id, self.name = key_id, name
+        """Of one that was good once. Empty: it is no key."""
+
 
 class KeyNotFound(ContractError):
     detail = "There is no key of this id"

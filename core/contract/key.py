@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSc
 KEY: Final = re.compile(r"isk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 """Its id, which is no secret, and 256 random bits, which are."""
 
+KEY_ID: Final = re.compile(r"[0-9a-f]{12}")
+
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 

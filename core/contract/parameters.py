@@ -1,5 +1,7 @@
 """The queries of calls, as far as they aren't types of their own."""
 
+from typing import Final
+
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from core.contract.audit import AuditEntry
@@ -88,11 +90,15 @@ class Continuation(BaseModel):
     """How many, if that is known."""
 
 
+MOST_ENTRIES: Final = 100_000
+"""Of the audit log, in one answer."""
+
+
 class AuditPage(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     since: AwareDatetime | None = None
-    limit: int = Field(default=1000, ge=1, le=100_000)
+    limit: int = Field(default=1000, ge=1, le=MOST_ENTRIES)
     task: str | None = None
     """Its uid, or a model's."""
     key: str | None = None

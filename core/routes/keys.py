@@ -4,7 +4,8 @@ import structlog
 from pydantic import TypeAdapter
 
 from core.calls import Call
-from core.contract.key import Key, WantedKey
+from core.contract.errors import KeyNotFound
+from core.contract.key import KEY_ID, Key, WantedKey
 from core.dispatch import Dispatch
 from core.routes.parameters import parse
 from core.serving import App
@@ -30,6 +31,8 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
 
     @app.direct("DELETE", "/api/keys/<id>", problems=True)
     async def revoke(call: Call, id: str) -> None:
+        if not KEY_ID.fullmatch(id):
+            raise KeyNotFound
         key = await dispatch.store.api_keys.revoke(id)
         await dispatch.store.quotas.forget(id)
         log.info("key.revoked", key=id, by=call.caller.key_id or call.caller.name)

@@ -23,6 +23,7 @@ FIELDS: Final[Mapping[str, FieldInfo]] = {
 _OF_OTHERS: Final = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|PYTHON|MALLOC)_.*|(HTTPS?|NO)_PROXY|TZ")
 
 
+_NO: Final = frozenset({"no", "false", "0", "off"})
 _RULES: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
     "HTTPS_PORT": (port_of, "a port, 1 to 65535"),
     "OPERATOR_PORT": (port_of, "a port, 1 to 65535"),
@@ -39,6 +40,7 @@ def env(site: Site) -> Iterator[Finding]:
         return
     wrong = [*judge_missing(site.env, site.example), *judge_names(site.env, _known(site)), *judge_values(site.env)]
     yield from wrong or [ok(f".env: {len(site.env)} settings")]
+    yield from judge_openness(site.env)
     for name, value in site.env.items():
         if os.environ.get(name, value) != value:
             yield warning(
@@ -69,6 +71,19 @@ def judge_values(env: Mapping[str, str]) -> Iterator[Finding]:
             yield broken(f"{name}={env[name]} in .env: {why}", f"correct {name} in .env; then `just up`")
     if env.get("HTTPS_PORT") and env.get("HTTPS_PORT") == env.get("OPERATOR_PORT"):
         yield broken("HTTPS_PORT and OPERATOR_PORT are the same", "give them different values in .env; then `just up`")
+
+
+def judge_openness(env: Mapping[str, str]) -> Iterator[Finding]:
+    if not env.get("API_KEYS"):
+        yield warning(
+            "API keys aren't required: whoever reaches the gateway may post tasks",
+            "make keys (`just keys make NAME`), then `API_KEYS=required` in .env; then `just up`",
+        )
+    if (value := env.get("ALLOW_PUBLIC_POST_MODEL", "")).lower() in _NO:
+        yield warning(
+            f"ALLOW_PUBLIC_POST_MODEL={value} in .env lets the public register models",
+            "any value allows it; remove the line, then `just up`",
+        )
 
 
 def _complaint(field: FieldInfo, value: str) -> str:

@@ -1,6 +1,8 @@
 """Who did what, as an operator reads it afterwards."""
 
 import json
+import secrets
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from core.audit import REFUSED_BY_ADDRESS
 from demo.stack import Stack
 from deploy import audit
+from deploy.compose import DeploymentError
+from deploy.keys import Core
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT, ModelMaker
 from tests.e2e.tus import Tus, uid_of
@@ -84,8 +88,30 @@ def test_operators_read_it_line_by_line(api: Api, core: Api, waiting: str, trail
     trail(uid, 1)
     [first] = core.call("GET", "/api/audit/", params={"task": uid, "since": "2020-01-01T00:00Z"}).json()
     assert audit.line(first).endswith(f"anybody  task.submitted  {uid}  200")
+    assert audit.line(first | {"status": 507}).endswith(f"task.submitted failed  {uid}  507")
     assert core.call("GET", "/api/audit/", params={"task": uid, "since": "2999-01-01T00:00Z"}).json() == []
     assert core.call("GET", "/api/audit/", params={"since": "yesterday"}).status_code == 422
+
+
+def test_just_audit_says_when_there_is_more(
+    api: Api, stack: Stack, waiting: str, trail: Trail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uid = api.post(waiting, INPUT)
+    api.delete(uid)
+    trail(uid, 2)
+    every = {"since": None, "task": None, "key": None, "limit": None, "json": False}
+
+    def typed(**said: object) -> tuple[int, str]:
+        audit.show(Namespace(**every | said), lambda: Core(stack.core_url, stack.token_file))
+        out, err = capsys.readouterr()
+        return len(out.splitlines()), err
+
+    assert typed(limit=1) == (1, "The newest 1; --limit N shows more.\n")
+    assert typed(task=uid, limit=1) == (1, "The newest 1; --limit N shows more.\n")
+    assert typed(task=uid) == (2, "")
+    assert typed(key=secrets.token_hex(6)) == (0, "")
+    with pytest.raises(DeploymentError, match="no key's id"):
+        typed(key="isk_")
 
 
 def test_models(core: Api, model: ModelMaker, trail: Trail) -> None:

@@ -245,6 +245,20 @@ def test_a_revoked_key_is_out_at_once(guarded: Guarded, waiting: str) -> None:
     assert guarded.operator.get(f"/api/tasks/{uid}").json()["owner"] == made["id"]
 
 
+def test_who_uses_a_revoked_key_is_known(guarded: Guarded) -> None:
+    """From an address of his own: of one only a few refusals a minute are entered."""
+    made = guarded.make(Scope.SUBMIT)
+    guarded.revoke(made["id"])
+    headers = {CLIENT_AUTHORIZATION: f"Bearer {made['key']}", CLIENT_ADDRESS: "198.51.100.7"}
+    assert guarded.operator.call("GET", "/api/models/", headers=headers).status_code == 401
+
+    def refused() -> list[str]:
+        entries = guarded.operator.get(f"/api/audit/?key={made['id']}").json()
+        return [entry["who"] for entry in entries if entry["action"] == "access.refused"]
+
+    assert eventually(refused) == [made["name"]]
+
+
 def test_the_same_words_of_two_keys_are_two_tasks(guarded: Guarded, keys: dict[str, str], waiting: str) -> None:
     """An Idempotency-Key is its API key's own; a chosen uid is who took it first."""
     first, second = (guarded.with_key(keys[kind]) for kind in ("submit", "another"))
@@ -363,8 +377,9 @@ def test_what_no_key_can_be(core: Api, query: str) -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
 
 
-def test_a_key_that_isnt_there_isnt_revoked(core: Api) -> None:
-    assert core.call("DELETE", f"/api/keys/{'0' * 12}").status_code == 404
+@pytest.mark.parametrize("id", ["0" * 12, f"isk_{'0' * 12}_{'s' * 43}", "isk_"])
+def test_a_key_that_isnt_there_isnt_revoked(core: Api, id: str) -> None:
+    assert core.call("DELETE", f"/api/keys/{id}").status_code == 404
 
 
 def test_just_keys(guarded: Guarded, stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
@@ -380,9 +395,11 @@ def test_just_keys(guarded: Guarded, stack: Stack, capfd: pytest.CaptureFixture[
     _, listed, _ = typed("list")
     [line] = [line for line in listed.splitlines() if name in line]
     assert "used 2" in line
+    assert typed("revoke", key)[0] == 0
     assert typed("revoke", line.split()[0])[0] == 0
     assert guarded.with_key(key.strip()).get("/api/models/").status_code == 401
     assert typed("revoke", "0" * 12)[::2] == (1, "There is no key of this id\n")
+    assert typed("revoke", "isk_")[::2] == (1, "This is no key's id: just keys list shows them\n")
 
 
 def test_what_the_client_says(guarded: Guarded, keys: dict[str, str], waiting: str) -> None:

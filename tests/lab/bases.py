@@ -138,7 +138,10 @@ def _debian() -> Path:
     if new.exists():
         _remove(new)
     new.mkdir(parents=True)
-    _run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(new))
+    try:
+        _run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(new))
+    finally:
+        engine.unmount_below(new)  # cut short it leaves /proc
     shutil.copy(CA_BUNDLE, new / CA_BUNDLE.relative_to("/"))
     _within(new, "apt-get -qq update")
     new.rename(root)

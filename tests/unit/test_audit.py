@@ -59,7 +59,9 @@ def test_one_reader_is_noted_again_later(audit: Audit, monkeypatch: pytest.Monke
     assert [_noted(audit, *READ, 200) for _ in range(2)] == [1, 1]
 
 
-@pytest.mark.parametrize("uid", ["a b", "../x", "x" * 65, "a\nb"])
+@pytest.mark.parametrize(
+    "uid", ["a b", "../x", "x" * 65, "a\nb", f"isk_{'0' * 12}_{'s' * 43}", f"{'0' * 12}_{'s' * 43}"]
+)
 def test_nobody_is_quoted(audit: Audit, uid: str) -> None:
     """Neither what stands in a path for a uid, nor an endless address."""
     with capture_logs() as logs:

@@ -119,6 +119,9 @@ def _only(findings: Iterable[Finding]) -> Finding:
         (_only(settings.judge_values({"HTTPS_PORT": "https"})), "broken", "has to be a port"),
         (_only(settings.judge_values({"REDIS_MAXMEMORY": "much"})), "broken", "has to be a size"),
         (_only(settings.judge_values({"AGENT_NAME": "a b"})), "broken", "should match pattern"),
+        (_only(settings.judge_values({"ALLOW_OPERATORS": "no"})), "broken", "should be '' or 'yes'"),
+        (_only(settings.judge_openness({})), "warning", "whoever reaches the gateway may post tasks"),
+        (_only(settings.judge_openness({"API_KEYS": "required", "ALLOW_PUBLIC_POST_MODEL": "No"})), "warning", "lets"),
         (_only(settings.judge_values({"HTTPS_PORT": "9", "OPERATOR_PORT": "9"})), "broken", "are the same"),
     ],
 )  # fmt: skip

@@ -301,16 +301,37 @@ async def test_secrets_that_can_not_be_used(tmp_path: Path) -> None:
     submit = ("--url", "http://localhost:1", "submit", "m", "a", "--webhook", "https://localhost/")
     code, _, err = await infer(*submit, cwd=tmp_path)
     assert (code, "INFER_WEBHOOK_SECRET" in err) == (2, True)
-    assert await infer(*submit, cwd=tmp_path, INFER_WEBHOOK_SECRET="sécret") == (
-        1,
-        "",
-        "infer: The webhook's secret can't be sent: it has characters beyond ASCII\n",
-    )
-    assert await infer("--key=clé", *submit, cwd=tmp_path, INFER_WEBHOOK_SECRET="secret") == (
-        1,
-        "",
-        "infer: The key can't be sent: it has characters beyond ASCII\n",
-    )
+    for secret in ("sécret", "secret\n", "se\ncret"):
+        assert await infer(*submit, cwd=tmp_path, INFER_WEBHOOK_SECRET=secret) == (
+            1,
+            "",
+            "infer: The webhook's secret can't be sent: it has characters that no header has, or spaces around\n",
+        )
+    for key in ("clé", "secret\nof two lines", "secret word"):
+        assert await infer("models", cwd=tmp_path, INFER_URL="http://localhost:1", INFER_KEY=key) == (
+            2,
+            "",
+            "infer: The key has characters that no key has\n",
+        )
+
+
+async def test_a_key_with_its_files_last_newline(tmp_path: Path) -> None:
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response([], status=200 if request.headers["Authorization"] == "Bearer abc" else 401)
+
+    async with serving(models=models) as url:
+        assert (await infer("models", cwd=tmp_path, INFER_URL=url, INFER_KEY="abc\n"))[0] == 0
+
+
+def test_a_key_that_others_may_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text('url = "https://localhost"\nkey = "abc"\n')
+    for mode in (0o640, 0o600):
+        file.chmod(mode)
+        assert Settings.read({}, {"INFER_CONFIG": str(file)}).key == "abc"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file} has a key, and others on this machine may read it: chmod 600 {file}"
+    ]
 
 
 async def test_the_log_of_one_attempt(tmp_path: Path) -> None:

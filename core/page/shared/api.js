@@ -8,13 +8,16 @@ export class Refused extends Error {
 }
 
 export const UNREACHABLE = "The server can't be reached at the moment.";
+const UNAUTHORIZED = 401;
 export const NOT_FOUND = 404;
 export const CONFLICT = 409;
+const SIGN_IN = "In a browser: reload the page, and enter any name and your key as the password.";
 
 // Problem details, or the faults of version 1's calls.
 export function sentence(status, body) {
   const detail = body?.detail?.detail ?? body?.detail;
   if (Array.isArray(detail)) return detail.map((fault) => `${fault.loc.at(-1)}: ${fault.msg}`).join("; ");
+  if (status === UNAUTHORIZED && detail) return `${detail}. ${SIGN_IN}`;
   return detail || `The server answered with status ${status}.`;
 }
 

@@ -85,6 +85,9 @@ async def test_a_browser_with_a_key(open_tab: TabOpener, guarded: Guarded, model
     made = guarded.make(Scope.SUBMIT)
     large = tmp_path / "large.bin"
     large.write_bytes(secrets.token_bytes(2**22))
+    without = await open_tab(guarded.gateway.url, key="wrong")
+    without.forgiven.append("status of 401")
+    await expect(without.page.locator("#problem")).to_contain_text("any name and your key as the password")
     tab = await open_tab(guarded.gateway.url, key=made["key"])
     tab.forgiven.append("status of 401")  # with which it is asked
     await _choose(tab.page, talking)
