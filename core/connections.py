@@ -13,6 +13,7 @@ import hypercorn.asyncio.run
 import prometheus_client
 import structlog
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Closed, Event
 from prometheus_client import CollectorRegistry
 
 log = structlog.get_logger()
@@ -21,6 +22,16 @@ IPV6_PREFIX: Final = 64
 """What a single customer has of IPv6, to choose any address in."""
 
 TELL_SECONDS: Final = 60.0
+
+PARTING_SECONDS: Final = 10.0
+"""For the client's own end of TLS, once it has all that was sent. uvloop would read and drop what comes, for 30 s."""
+
+HUNG_UP_SECONDS: Final = 2.0
+"""For the last word to get to who broke the protocol, and may well send on."""
+
+
+class HungUp(Closed):
+    """By us, on a client that broke the protocol."""
 
 
 class Connections:
@@ -87,6 +98,26 @@ class Connection(TCPServer):
                 await super().run()
             else:
                 self.writer.transport.abort()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, HungUp):
+            self.loop.call_later(HUNG_UP_SECONDS, self.writer.transport.abort)
+        await super().protocol_send(event)
+
+    async def _close(self) -> None:
+        parting = self.loop.call_later(PARTING_SECONDS, self._part)
+        await super()._close()
+        parting.cancel()
+
+    async def _initiate_server_close(self) -> None:
+        """Of one that was idle."""
+        self.loop.call_later(PARTING_SECONDS, self._part)
+        await super()._initiate_server_close()
+
+    def _part(self) -> None:
+        """Unless it is slow to take the end of an answer: it has uvloop's 30 s for it."""
+        if not self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
 
     async def _read_data(self) -> None:
         """To its end. Hypercorn's own would be kept until it has been idle for long enough to be closed."""

@@ -1,5 +1,6 @@
 """Hypercorn's HTTP/2, for clients that mean no good: what it leaves to the application, and where it would break."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,9 +10,12 @@ import h2.events
 import hypercorn.protocol
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, PriorityUpdated, RequestReceived, StreamEnded, StreamReset
-from h2.exceptions import ProtocolError
-from hypercorn.events import Closed, Event, RawData
+from h2.exceptions import DenialOfServiceError, ProtocolError
+from hypercorn.events import Event, RawData
 from hypercorn.protocol.h2 import H2Protocol
+from hyperframe.frame import Frame
+
+from core.connections import HungUp
 
 READ_AT_ONCE_BYTES: Final = 2**14
 """Between these other connections have their turn: 256 KiB may be twenty thousand frames."""
@@ -68,22 +72,41 @@ class GuardedProtocol(H2Protocol):
         self.streams = Streams()
         self._patience = Patience()
         self._is_over = False
+        self._receive_frame = self.connection._receive_frame
+        self.connection._receive_frame = self._received  # type: ignore[method-assign]
+
+    def _received(self, frame: Frame) -> list[h2.events.Event]:
+        """Of frames for a stream that has ended h2 tells nobody."""
+        events = self._receive_frame(frame)
+        if not events and not self._patience.lasts(1):
+            raise DenialOfServiceError("too many frames for what is over")
+        return events
 
     async def handle(self, event: Event) -> None:
         if not isinstance(event, RawData):
             return await super().handle(event)
         for start in range(0, len(event.data), READ_AT_ONCE_BYTES):
+            if start:
+                await asyncio.sleep(0)
             if not self._is_over:
-                await super().handle(RawData(event.data[start : start + READ_AT_ONCE_BYTES]))
+                await self._read(event.data[start : start + READ_AT_ONCE_BYTES])
+        return None
+
+    async def _read(self, data: bytes) -> None:
+        try:
+            events = self.connection.receive_data(data)
+        except ProtocolError:  # h2 has said why
+            return await self._hang_up()
+        await self._handle_events(events)
         if len(self.connection.incoming_buffer._data) > LONGEST_FRAME_BYTES:
-            await self._hang_up(ErrorCodes.FRAME_SIZE_ERROR)
+            await self._end(ErrorCodes.FRAME_SIZE_ERROR)
         return None
 
     async def _handle_events(self, events: Sequence[h2.events.Event]) -> None:
         """Priorities are ignored, as RFC 9113 has them: a tree of them is the client's to grow."""
         for event in events:
-            if not self._patience.lasts(_cost(event)):
-                return await self._hang_up(ErrorCodes.ENHANCE_YOUR_CALM)
+            if not self._patience.lasts(self._cost(event)):
+                return await self._end(ErrorCodes.ENHANCE_YOUR_CALM)
             if isinstance(event, DataReceived):
                 self._patience.earn(len(event.data))
             if isinstance(event, RequestReceived) and not _is_served(event):
@@ -93,23 +116,26 @@ class GuardedProtocol(H2Protocol):
                 await super()._handle_events([event])
         return await self._flush()
 
-    async def _hang_up(self, why: ErrorCodes) -> None:
-        self._is_over = True
+    def _cost(self, event: h2.events.Event) -> float:
+        if isinstance(event, StreamReset):
+            return COST_OF_RESET
+        if isinstance(event, DataReceived):
+            return 0 if event.data and event.stream_id in self.streams else 1
+        return 0 if isinstance(event, RequestReceived | StreamEnded) else 1
+
+    async def _end(self, why: ErrorCodes) -> None:
         self.connection.close_connection(why)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        self._is_over = True
         await self._flush()
-        await self.send(Closed())
+        await self.send(HungUp())
 
     async def _flush(self) -> None:
         if data := self.connection.data_to_send():
             self._patience.earn(len(data))
             await self.send(RawData(data))
-
-
-def _cost(event: h2.events.Event) -> float:
-    if isinstance(event, StreamReset):
-        return COST_OF_RESET
-    is_plain = isinstance(event, RequestReceived | StreamEnded) or (isinstance(event, DataReceived) and event.data)
-    return 0 if is_plain else 1
 
 
 def _is_served(request: RequestReceived) -> bool:

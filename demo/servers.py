@@ -29,7 +29,14 @@ DEFINITIONS: dict[str, list[dict[str, Any]]] = {
             "apply-to": "queues",
             "pattern": r"^unfinished_job_queue(\..+)?$",
             "definition": {"dead-letter-exchange": "", "dead-letter-routing-key": DEAD_LETTERS},
-        }
+        },
+        {
+            "name": "dead-letters",
+            "vhost": "/",
+            "apply-to": "queues",
+            "pattern": f"^{DEAD_LETTERS}$",
+            "definition": {"max-length": 100_000, "overflow": "drop-head", "message-ttl": 2_592_000_000},
+        },
     ],
 }
 """As in deploy/rabbitmq-definitions.json, what no agent can read is kept."""

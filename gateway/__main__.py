@@ -42,7 +42,7 @@ async def main(settings: Settings) -> None:
         app.connections.most_of_one = settings.max_connections_per_address
         listener = group.create_task(app.bells.listen(core.ended), name="bells")
         reporter = group.create_task(report_for_ever(core, report), name="report")
-        async with exposed(settings, app.figures), redirect.to_https(settings):
+        async with exposed(settings, app.figures), redirect.to_https(settings, app.connections):
             await serve(
                 app,
                 host=settings.gateway_host,

@@ -10,6 +10,7 @@ from typing import Final
 
 import h11
 
+from core.connections import Connections
 from core.contract.http import ErrorBody
 from gateway.settings import Settings
 
@@ -24,12 +25,12 @@ _TARGET: Final = re.compile(rb"/[!-~]*")
 
 
 @asynccontextmanager
-async def to_https(settings: Settings) -> AsyncIterator[None]:
-    """Where HTTP_REDIRECT_PORT is set. All processes of a gateway share it."""
+async def to_https(settings: Settings, connections: Connections) -> AsyncIterator[None]:
+    """Where HTTP_REDIRECT_PORT is set. All processes of a gateway share it. They are counted with the `connections`."""
     if settings.http_redirect_port is None:
         yield
         return
-    answer = partial(_answer, https_port=settings.https_port)
+    answer = partial(_serve, connections, https_port=settings.https_port)
     try:
         server = await asyncio.start_server(
             answer, settings.gateway_host, settings.http_redirect_port, limit=HEAD_BYTES, reuse_port=True
@@ -40,6 +41,17 @@ async def to_https(settings: Settings) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
+
+
+async def _serve(
+    connections: Connections, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, https_port: int
+) -> None:
+    peer = writer.get_extra_info("peername")
+    with connections.one(peer[0] if peer else "::") as may_stay:
+        if may_stay:
+            await _answer(reader, writer, https_port=https_port)
+        else:
+            writer.transport.abort()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, https_port: int) -> None:

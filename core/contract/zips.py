@@ -98,7 +98,7 @@ def _check_kind(info: ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         raise InvalidZip(f"Entry {name} is a symbolic link: send the file itself.")
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO):  # what zip and 7z read from a pipe is a plain file
         raise InvalidZip(f"Entry {name} is a special file: only files and folders can be sent.")
     if is_folder(info) and info.file_size:
         raise InvalidZip(f"Entry {name} is a folder, yet has content.")

@@ -103,6 +103,8 @@ class Upload:
             room = CHUNK_BYTES - self._filling.size
             self._filling.add(rest[:room])
             rest = rest[room:]
+            if self._reservation:
+                await self._reservation.keep()
             await self._write_chunk()
         if rest:
             self._filling.add(rest)

@@ -47,10 +47,19 @@ class Reservation:
         self._left = TOLD_BYTES if announced.size is None else announced.size
         self._told = self._left
         self._told_at = time.monotonic()
+        self._is_kept = False
 
     async def begin(self) -> None:
         async with soon():
             await self._room.admit(self.ticket, self._left, seconds=self._seconds, may_hold=True)
+
+    async def keep(self) -> None:
+        """Before the first whole chunk is stored: until then it was only announced, and more may have been than there
+        is room for. Raises StoreFull; who was let in has its room to the end.
+        """
+        if not self._is_kept:
+            await self._room.begin(self.ticket, self._left, seconds=self._seconds)
+            self._is_kept = True
 
     async def arrived(self, size: int) -> None:
         """So many bytes more are stored. StoreFull: for the next ones of an unknown length, or for those that
@@ -97,6 +106,7 @@ class Room:
         self._redis = connection
         self.reserve_percent = reserve_percent
         self._admit = script(connection, "room", "admit")
+        self._begin = script(connection, "room", "begin")
         self._arrive = script(connection, "room", "arrive")
         self._overdue = script(connection, "overdue")
 
@@ -146,6 +156,13 @@ class Room:
                 raise answer
         memory = Memory.of([info for [info] in cast(list[list[dict[str, Any]]], answers)])
         return memory.used, memory.limit
+
+    async def begin(self, ticket: str, left: int, *, seconds: float) -> None:
+        """What an admitted upload has still to send has its room from now on. Raises as `admit`."""
+        args: list[str | float] = [ticket, left, seconds, self.reserve_percent, *await self._memory()]
+        answer = await self._begin(keys=[keys.INCOMING], args=args)
+        if answer != 1:
+            raise self.refusal(answer)
 
     async def arrive(self, ticket: str, left: int, *, seconds: float) -> None:
         """An admitted upload has so many bytes still to send, and counts for so long from now. Raises StoreFull when

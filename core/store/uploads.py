@@ -115,6 +115,7 @@ class Writer:
             self._filling.add(rest[:room])
             rest = rest[room:]
             if self.offset % CHUNK_BYTES == 0:
+                await self.reservation.keep()
                 await self._store()
 
     async def pause(self) -> None:

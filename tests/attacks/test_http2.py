@@ -16,6 +16,7 @@ from hyperframe.frame import (
 
 from tests.attacks.frames import PREFACE, Field, data, end_of, fields, headers
 from tests.attacks.wire import Door
+from tests.waiting import eventually
 
 FLOOD = 5000
 TASK = "/api/tasks/?model_human_readable_id=nobody's"
@@ -130,6 +131,36 @@ def test_floods_end_the_connection(door: Door, sent: bytes, code: ErrorCodes) ->
     with door.opened("h2") as wire:
         wire.send(PREFACE + sent)
         assert end_of(wire).code == code
+
+
+ANSWERED = headers(fields())
+UNREAD = headers(fields("GET", "/nothing"), ends=False)
+"""Answered before all of its body has come."""
+
+LATE_FLOODS = {
+    "windows": (ANSWERED, WindowUpdateFrame(1, window_increment=1).serialize()),
+    "resets": (ANSWERED, RstStreamFrame(1, error_code=8).serialize()),
+    "empty data": (UNREAD, data(b"")),
+    "data of a byte": (UNREAD, data(b"x")),
+}
+
+
+@pytest.mark.parametrize(("request_", "frame"), LATE_FLOODS.values(), ids=LATE_FLOODS)
+def test_floods_for_a_stream_that_is_over(door: Door, request_: bytes, frame: bytes) -> None:
+    """h2 tells nobody of most of these, and reads them all: two megabytes a second of them stood a gateway still."""
+    with door.opened("h2") as wire:
+        wire.send(PREFACE + request_)
+        assert end_of(wire, answered=1).answered == [1]
+        wire.send(frame * FLOOD)
+        assert end_of(wire).code == ErrorCodes.ENHANCE_YOUR_CALM
+
+
+def test_who_is_hung_up_on_is_gone(door: Door) -> None:
+    """Soon, however much it sends on: TLS would read it for half a minute, to drop it."""
+    with door.opened("h2") as wire:
+        wire.send(PREFACE + PingFrame(0, opaque_data=b"12345678").serialize() * FLOOD)
+        assert end_of(wire).code == ErrorCodes.ENHANCE_YOUR_CALM
+        eventually(lambda: not wire.send(bytes(1000)), within_seconds=5)
 
 
 def test_requests_that_are_given_up_at_once(door: Door) -> None:

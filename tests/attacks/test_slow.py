@@ -4,12 +4,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from core.tus import BYTES_TYPE
+from demo.ports import free_ports
 from demo.stack import Stack
 from gateway.__main__ import KEEP_ALIVE_SECONDS
 from tests.attacks.frames import PREFACE, fields, headers
@@ -121,8 +122,17 @@ def _resident_mib(stack: Stack) -> float:
 
 @pytest.mark.timeout(60, func_only=True)
 def test_one_address_has_so_many_connections(stack: Stack, tmp_path: Path) -> None:
-    """More are hung up on, and counted; those that it has go on, and when it gives some back it gets others."""
-    another = gateway(stack, tmp_path, MAX_CONNECTIONS_PER_ADDRESS=str(MOST_OF_ONE), GATEWAY_WORKERS="1")
+    """More are hung up on, and counted; those that it has go on, and when it gives some back it gets others. The port
+    that leads to https is no other.
+    """
+    [plain_port] = free_ports(1)
+    another = gateway(
+        stack,
+        tmp_path,
+        MAX_CONNECTIONS_PER_ADDRESS=str(MOST_OF_ONE),
+        HTTP_REDIRECT_PORT=str(plain_port),
+        GATEWAY_WORKERS="1",
+    )
     with another as bounded, ExitStack() as opened:
         door = Door("localhost", int(bounded.url.rpartition(":")[2]), bounded.ca_cert)
 
@@ -130,12 +140,20 @@ def test_one_address_has_so_many_connections(stack: Stack, tmp_path: Path) -> No
             with door.opened() as wire:
                 return wire.send(request("GET", "/healthz")) and not wire.ends()
 
+        def redirects() -> bool:
+            with socket.create_connection(("127.0.0.1", plain_port), 10) as plain, suppress(ConnectionError):
+                plain.sendall(request("GET", "/"))
+                return plain.recv(2**16).startswith(b"HTTP/1.1 308 ")
+            return False
+
         eventually(serves)
+        assert redirects()
         wires = [opened.enter_context(door.opened()) for _ in range(MOST_OF_ONE)]
         for wire in wires:
             wire.send(request("GET", "/healthz"))
             assert wire.answer().status == 200
         assert not serves()
+        assert not redirects()
         wires.pop().connection.close()
         eventually(serves)
         for wire in wires:

@@ -203,7 +203,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a folder that is a link": (lambda: crafted(Entry(b"a/", b"", mode=stat.S_IFLNK)), "symbolic link"),
     "a character device": (lambda: crafted(Entry(mode=stat.S_IFCHR | 0o666)), "special file"),
     "a block device": (lambda: crafted(Entry(mode=stat.S_IFBLK | 0o666)), "special file"),
-    "a fifo": (lambda: crafted(Entry(mode=stat.S_IFIFO | 0o666)), "special file"),
     "a socket": (lambda: crafted(Entry(mode=stat.S_IFSOCK | 0o666)), "special file"),
     "a kind that there isn't": (lambda: crafted(Entry(mode=0o170000)), "special file"),
     "a folder with content": (lambda: crafted(Entry(b"a/"), Entry()), "has content"),
@@ -280,6 +279,7 @@ SAFE: dict[str, tuple[bytes, dict[str, bytes]]] = {
         {"second": HERE},
     ),
     "setuid goes": (crafted(Entry(b"a", HERE, mode=stat.S_IFREG | 0o6755)), {"a": HERE}),
+    "what came through a pipe is a file": (crafted(Entry(b"a", HERE, mode=stat.S_IFIFO | 0o600)), {"a": HERE}),
     "an unreadable file is readable": (crafted(Entry(b"a", HERE, mode=stat.S_IFREG)), {"a": HERE}),
     "a target in a field is no link": (
         crafted(Entry(b"a", HERE, extra=struct.pack("<2H2L2H", 13, 12 + 11, 0, 0, 0, 0) + b"/etc/passwd")),

@@ -69,7 +69,7 @@ BAD_ZIPS = {
     "drive letter alone": (zip_of({"c:evil": b"x"}), "absolute"),
     "symbolic link": (zip_with_kind("link", b"/etc/passwd", stat.S_IFLNK), "symbolic link"),
     "device": (zip_with_kind("null", b"", stat.S_IFCHR), "special file"),
-    "fifo": (zip_with_kind("fifo", b"", stat.S_IFIFO), "special file"),
+    "socket": (zip_with_kind("socket", b"", stat.S_IFSOCK), "special file"),
     "file as folder": (zip_of({"a": b"x", "a/b": b"y"}), "folder"),
     "bomb by ratio": (zip_of({"zeros": bytes(32 * MiB)}, compression=zipfile.ZIP_DEFLATED), "times its size"),
     "bomb by size": (claiming_size(HELLO, 2**32 - 2), "too large"),

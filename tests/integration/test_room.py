@@ -22,6 +22,12 @@ ROOM_BYTES = FREE_BYTES * (100 - RESERVE_PERCENT) // 100 - 16 * MiB
 ZIP_BYTES = 12 * MiB
 POSTS = 24
 
+HERD = 60
+HERD_BYTES = 6 * MiB
+
+MOST_ANNOUNCED = 1000
+"""As in room.lua."""
+
 
 @pytest.fixture
 async def small(store: Store) -> AsyncIterator[Store]:
@@ -51,6 +57,20 @@ async def _uploaded(store: Store, announced: Announced, size: int = ZIP_BYTES) -
         async with upload.offered():
             pass
     return blob.size
+
+
+async def _sent(store: Store, reservation: Reservation) -> int:
+    """How much of one of the herd came before it was refused, or all of it."""
+    async with store.blobs.upload("owner", max_bytes=2**30, reservation=reservation) as upload:
+        try:
+            for _ in range(HERD_BYTES // MiB):
+                await upload.write(bytes(MiB))
+        except StoreFull:
+            return upload.size
+        await upload.close()
+        async with upload.offered():
+            pass
+    return upload.size
 
 
 async def _announced(store: Store) -> int:
@@ -105,6 +125,39 @@ async def test_announcements_keep_nobody_out(small: Store, other: Store) -> None
         await other.room.ticket(ROOM_BYTES // 8)
 
 
+async def test_too_many_announcements_are_forgotten(small: Store) -> None:
+    """Each admission looks at all of them. The oldest goes, and finds what there is then when it begins."""
+    first = await small.room.ticket(1)
+    for number in range(MOST_ANNOUNCED):
+        await small.connection.call("HSET", keys.INCOMING, f"silent-{number}", f"1 {2**40}")
+    await small.room.ticket(1)
+    assert await small.connection.call("HLEN", keys.INCOMING) == MOST_ANNOUNCED + 1
+    assert not await small.connection.call("HEXISTS", keys.INCOMING, first)
+    async with small.room.reserved(Announced(size=2, ticket=first)) as reservation:
+        await reservation.keep()
+
+
+async def test_a_herd_ends_with_as_many_as_fit(small: Store, other: Store) -> None:
+    """Each is small enough to be let in beside whatever is announced; all of them never fit. Who is refused is refused
+    at its first chunk, and what is held back stays.
+    """
+    if small.connection.is_spread:
+        pytest.skip("so few chunks don't spread evenly over shards as small as these")
+    async with AsyncExitStack() as stack:
+        reservations = [
+            await stack.enter_async_context(store.room.reserved(Announced(size=HERD_BYTES)))
+            for store in (small, other) * (HERD // 2)
+        ]
+        sent = await asyncio.gather(*[_sent(small, reservation) for reservation in reservations])
+    assert set(sent) == {MiB, HERD_BYTES}
+    assert (
+        ROOM_BYTES // HERD_BYTES - 1
+        <= sent.count(HERD_BYTES)
+        <= FREE_BYTES * (100 - RESERVE_PERCENT) // 100 // HERD_BYTES
+    )
+    await stored_blob(small, "task", bytes(ZIP_BYTES))
+
+
 async def test_who_comes_too_late_is_refused_in_the_middle(small: Store) -> None:
     """Others had the room first; what is held back stays for outputs."""
     async with small.room.reserved(Announced(size=ROOM_BYTES)) as reservation:
@@ -143,8 +196,10 @@ async def test_a_refused_upload_gives_its_room_back(small: Store) -> None:
 
 
 async def test_what_a_dead_core_promised_runs_out(small: Store) -> None:
-    """Its uploads never come: they count no more, and the sweep takes their room back."""
+    """Its uploads never come: they count no more, and who asks next takes their room back, or else the sweep."""
     await small.connection.call("HSET", keys.INCOMING, "dead", f"{ROOM_BYTES} 1.5")
     await small.room.ticket(ROOM_BYTES)
+    assert await _announced(small) == ROOM_BYTES
+    await small.connection.call("HSET", keys.INCOMING, "dead", f"{ROOM_BYTES} 1.5")
     assert await small.room.take_back() == 1
     assert await _announced(small) == ROOM_BYTES

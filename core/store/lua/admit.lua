@@ -4,10 +4,13 @@
 -- → as `fits`
 local ticket, bytes, seconds, reserve_percent, may_hold, used, limit = unpack(ARGV)
 bytes = tonumber(bytes)
-local left, deadline = (redis.call('HGET', KEYS[1], ticket) or ''):match('(%d+) ([%d.]+)')
-local has_room = may_hold == '1' and left and tonumber(deadline) >= now() and tonumber(left) >= bytes
-local answer = has_room and 1 or fits(bytes, announced_in(KEYS[1], ticket), reserve_percent, used, limit)
+local left, deadline, has_begun = room_of(KEYS[1], ticket)
+local answer = 1
+if not (may_hold == '1' and left and tonumber(deadline) >= now() and tonumber(left) >= bytes) then
+  local begun, announced = still_to_come(KEYS[1], ticket)
+  answer = fits(bytes, begun, announced, reserve_percent, used, limit)
+end
 if answer == 1 then
-  redis.call('HSET', KEYS[1], ticket, string.format('%d %.3f', bytes, now() + seconds))
+  redis.call('HSET', KEYS[1], ticket, entry(bytes, seconds, has_begun or ''))
 end
 return answer

@@ -3,7 +3,8 @@
 --   the bytes that are used and may be
 -- → as `fits`, of nothing more: others that fitted then may have come first
 local ticket, left, seconds, reserve_percent, used, limit = unpack(ARGV)
-if redis.call('HEXISTS', KEYS[1], ticket) == 1 then
-  redis.call('HSET', KEYS[1], ticket, string.format('%d %.3f', left, now() + seconds))
+local _, _, has_begun = room_of(KEYS[1], ticket)
+if has_begun then
+  redis.call('HSET', KEYS[1], ticket, entry(left, seconds, has_begun))
 end
-return fits(0, 0, reserve_percent, used, limit)
+return fits(0, 0, 0, reserve_percent, used, limit)

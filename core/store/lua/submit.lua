@@ -11,7 +11,8 @@ end
 if redis.call('HGET', KEYS[7], name) ~= model then
   return 'changed'
 end
-local fitting = fits(#zip, announced_in(KEYS[6]), reserve_percent)
+local begun, announced = still_to_come(KEYS[6])
+local fitting = fits(#zip, begun, announced, reserve_percent)
 if fitting ~= 1 then
   return fitting
 end

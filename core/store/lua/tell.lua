@@ -21,7 +21,7 @@ local function more_by(bytes)
   return redis.call('HINCRBY', task, 'log_bytes', bytes)
 end
 
-local is_left_out = text ~= '' and fits(#text + beside, 0, reserve_percent) ~= 1
+local is_left_out = text ~= '' and fits(#text + beside, 0, 0, reserve_percent) ~= 1
 if text ~= '' and not is_left_out then
   redis.call('XADD', log, '*', attempt, text)
   local held = more_by(#text + beside)
