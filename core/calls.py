@@ -148,10 +148,13 @@ class Call:
 
     @property
     def is_from_elsewhere(self) -> bool:
-        """A browser that was told a token or a key once sends it along with other sites' forms, too, and names their
-        origin with all that may change something. Other clients name none.
+        """A browser that was told a token or a key once sends it along with other sites' forms, too, and says so; an
+        older one only names their origin with all that may change something. Other clients name none.
         """
-        if self.path.startswith("/api/") and self.header("sec-fetch-site") == "cross-site":
+        site = self.header("sec-fetch-site")
+        if site in ("same-origin", "none"):  # it knows; Host may be another one behind somebody's proxy
+            return False
+        if self.path.startswith("/api/") and site == "cross-site":
             return True
         origin = self.header("origin")
         return bool(origin) and urlsplit(origin).netloc != self.header("host")
@@ -261,9 +264,12 @@ async def _taken() -> AsyncIterator[None]:
 
 
 def offered_in(authorization: str) -> str:
-    """A token or a key: of Bearer, or the password of Basic, whatever the user. Empty: none."""
+    """A token or a key: all that stands behind Bearer, or the password of Basic, whatever the user. Empty: none."""
+    scheme, _, credentials = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
     found = Authorization.from_header(authorization)
-    return (found.token or found.password or "") if found else ""
+    return (found.password or "") if found else ""
 
 
 def headers_of(error: ContractError) -> Mapping[str, str]:
