@@ -13,7 +13,7 @@ from core.contract.key import OPERATOR, Caller, Scope, WantedKey
 from core.contract.needs import ANY
 from core.contract.task import Blob, Failure, Reason, new_uid
 from core.dispatch import Dispatch
-from core.store import Store, keys
+from core.store import Store, keys, quotas
 from core.store.quotas import YOUNG_SECONDS
 from core.store.tasks import NewTask
 
@@ -138,6 +138,30 @@ async def test_what_a_crash_left_makes_room(store: Store) -> None:
     with pytest.raises(TooManyRequests):
         async with store.quotas.begun(caller, new_uid()):
             pass
+
+
+async def test_a_post_counts_however_long_it_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry has no task yet, and is no crash's."""
+    monkeypatch.setattr(quotas, "YOUNG_SECONDS", 0.2)
+    monkeypatch.setattr(quotas, "FULL_SECONDS", 0.0)
+    caller = _caller(tasks_at_once=1)
+    async with store.quotas.begun(caller, uid := new_uid()):
+        until = time.monotonic() + 3 * quotas.YOUNG_SECONDS
+        while time.monotonic() < until:
+            with pytest.raises(TooManyRequests):
+                async with store.quotas.begun(caller, new_uid()):
+                    pass
+            await asyncio.sleep(0.01)
+        await _create(store, uid)
+
+
+async def test_of_a_revoked_key_nothing_stays_for_ever(store: Store) -> None:
+    """Also of one that is posted with just then."""
+    caller = _caller(tasks_at_once=1)
+    async with store.quotas.begun(caller, uid := new_uid()):
+        await store.quotas.forget(caller.key_id)
+        await _create(store, uid)
+    assert await store.connection.call("TTL", keys.living(caller.key_id)) > 0
 
 
 async def test_what_fails_counts_for_nothing(store: Store) -> None:
