@@ -92,6 +92,13 @@ async def asking(dispatch: Dispatch, offered: Sequence[str], *, of: int) -> list
     return [callers[authorization] for authorization in offered]
 
 
+async def check_again(dispatch: Dispatch, call: Call) -> None:
+    """Behind a wait: its caller's key may be over by now. Raises KeyRefused."""
+    if call.caller.key_id and not await dispatch.store.api_keys.is_good(call.caller.key_id):
+        call.headers.append((CLIENT_AUTHORIZATION, "refused"))
+        raise KeyRefused("This key was revoked meanwhile, or has expired: ask an operator for another one")
+
+
 async def while_good(dispatch: Dispatch, caller: Caller, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """An answer without an end ends soon after its caller's key does."""
     looked = time.monotonic()

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter
 from quart import Response, request
 
-from core.access import asking
+from core.access import asking, check_again, while_good
 from core.calls import Call
 from core.contract.errors import InvalidParameters
 from core.contract.http import Asked, Outcome
@@ -75,6 +75,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         if seconds := call.wait_seconds:
             async with call.attended():
                 await app.bells.outcome(uid, seconds, dispatch.outcome)
+            await check_again(dispatch, call)
         await answer_zip(call, dispatch.store.blobs, await dispatch.output(uid), filename=f"{uid}.zip")
 
     @app.direct("POST", "/api/tasks/outcomes")
@@ -89,7 +90,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         """A line with the uid of each task that ends or is deleted, as it happens; empty ones while there is none."""
         heard = app.bells.heard()
         await anext(heard)  # or it is refused
-        await call.stream(200, [("Content-Type", "text/plain")], _lines(heard))
+        await call.stream(200, [("Content-Type", "text/plain")], while_good(dispatch, call.caller, _lines(heard)))
 
     @app.direct("POST", "/api/tasks/outputs/<uid>")
     async def post_output(call: Call, uid: str) -> None:
