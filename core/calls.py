@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -63,6 +64,17 @@ class Gone(Exception):
     """The client went away: nobody reads an answer."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """One of many on whose behalf a call asks."""
+
+    caller: Caller
+    address: str
+    about: str
+    """The task that it asks for."""
+    status: int
+
+
 class Call:
     """One HTTP request. Its handler answers once, by `answer` or `stream`, or raises a ContractError before it."""
 
@@ -77,6 +89,8 @@ class Call:
         """For the audit log: the uid of what it has made."""
         self.did: Action | None = None
         """For the audit log: what its route alone doesn't say."""
+        self.refusals: Sequence[Refusal] = ()
+        """For the audit log: those that it answers with a refusal, though it isn't refused itself."""
         self.caller: Caller = ANYBODY
         """Whoever guards the app says who it is."""
         client = scope.get("client")

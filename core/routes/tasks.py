@@ -82,7 +82,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
     async def outcomes(call: Call) -> None:
         """What the gateway's clients ask for, many at once."""
         asked = parse_body(Asked, b"".join([piece async for piece in call.pieces()]))
-        callers = await asking(dispatch, asked.offered, of=len(asked.uids))
+        callers = await asking(dispatch, call, asked)
         await call.answer(200, _OUTCOMES.dump_json(await dispatch.outcomes(asked.uids, callers)))
 
     @app.direct("GET", "/api/tasks/ended")

@@ -4,11 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from core import access
-from core.contract.errors import KeyNotFound, TooManyRequests
+from core.calls import Call
+from core.contract.errors import Forbidden, KeyNotFound, KeyRefused, TooManyRequests
+from core.contract.http import Asked
 from core.contract.key import OPERATOR, Caller, Scope, WantedKey
 from core.contract.needs import ANY
 from core.contract.task import Blob, Failure, Reason, new_uid
@@ -76,6 +79,26 @@ async def test_a_stream_ends_with_its_key(dispatch: Dispatch, monkeypatch: pytes
 
     assert [piece async for piece in access.while_good(dispatch, Caller.of(made), pieces())] == [b"before"]
     assert [piece async for piece in access.while_good(dispatch, OPERATOR, pieces())] == [b"before", b"after"]
+
+
+async def test_who_may_not_poll_is_known(dispatch: Dispatch) -> None:
+    """Each of those whose polls a gateway gathers, with the key that isn't for it, and whence."""
+    required = replace(dispatch, keys_required=True)
+    good, other = [
+        await dispatch.store.api_keys.make(WantedKey(name=scope, scope=(scope,)))
+        for scope in (Scope.SUBMIT, Scope.MODELS)
+    ]
+    asked = Asked(
+        uids=("a", "b", "c"),
+        offered=(f"Bearer {good.key}", f"Bearer {other.key}", ""),
+        addresses=("192.0.2.1", "192.0.2.2", "192.0.2.3"),
+    )
+    nothing: Any = None
+    call = Call({"method": "POST", "path": "/", "headers": [], "query_string": b""}, nothing, nothing)  # type: ignore[typeddict-item]
+    callers = await access.asking(required, call, asked)
+    assert [type(caller) for caller in callers] == [Caller, Forbidden, KeyRefused]
+    found = [(its.caller.name, its.address, its.about, its.status) for its in call.refusals]
+    assert found == [("models", "192.0.2.2", "b", 403), ("anybody", "192.0.2.3", "c", 401)]
 
 
 def _caller(**limits: int) -> Caller:
