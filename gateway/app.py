@@ -135,7 +135,8 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators
     @app.direct("POST", "/api/models/")
     async def post_model(call: Call) -> None:
         """Only new ones. Limits and privileges are given at core, or with an admin's key."""
-        if key := auth.key_of(call):
+        key = auth.key_of(call)
+        if key and (not allow_public_post_model or await core.knows(key)):
             await relay_upload(call, core, "/api/models/", call.parameters, key=key)
         elif allow_public_post_model:
             await relay_upload(call, core, "/api/models/", _public(call))

@@ -226,7 +226,13 @@ def test_a_gateway_opens_core_with_the_token_only(guarded: Guarded, keys: dict[s
 def test_keys_open_nothing_where_they_arent_required(api: Api, core: Api, stack: Stack, keys: dict[str, str]) -> None:
     """Not core either; a client that sends one nevertheless is served as everybody."""
     assert Api.private(stack.core_url, keys["admin"]).get("/api/agents/").status_code == 401
-    assert api.get("/api/models/", Authorization=f"Bearer {keys['wrong']}").status_code == 200
+    with_key = {"Authorization": f"Bearer {keys['wrong']}"}
+    assert api.call("GET", "/api/models/", headers=with_key).status_code == 200
+    params = {"container_tag": "x", "human_readable_id": "of-anybody", "network": "true"}
+    made = api.call("POST", "/api/models/", params=params, headers=with_key)
+    assert made.status_code == 200, made.text
+    core.call("DELETE", f"/api/models/{made.json()['uid']}").raise_for_status()
+    assert made.json()["network"] is False
 
 
 def test_the_password_may_be_the_key(guarded: Guarded, keys: dict[str, str]) -> None:
