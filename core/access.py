@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from core.calls import Call, offered_in
+from core.calls import Call, Refusal, offered_in
 from core.contract.errors import (
     ContractError,
     Forbidden,
@@ -20,7 +20,7 @@ from core.contract.errors import (
     Unavailable,
     UploadNotFound,
 )
-from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION
+from core.contract.http import CLIENT_ADDRESS, CLIENT_AUTHORIZATION, STATUS, Asked
 from core.contract.key import ANYBODY, KEY, OPERATOR, Caller, Key, Scope
 from core.dispatch import Dispatch
 from core.token import CoreToken
@@ -80,16 +80,29 @@ def right_to(call: Call) -> Right:
     return right
 
 
-async def asking(dispatch: Dispatch, offered: Sequence[str], *, of: int) -> list[Caller | ContractError]:
-    """Who asks for so many tasks' outputs, or why they may not; `offered` as Authorization, where it was."""
+async def asking(dispatch: Dispatch, call: Call, asked: Asked) -> list[Caller | ContractError]:
+    """Who asks for each task's output, or why they may not."""
+    of = len(asked.uids)
     if not dispatch.keys_required:
         return [ANYBODY] * of
-    if len(offered) != of:  # nothing was, or by a gateway that doesn't know keys
-        return [KeyRefused()] * of
+    offered = asked.offered if len(asked.offered) == of else [""] * of  # or by a gateway that doesn't know keys
+    addresses = asked.addresses if len(asked.addresses) == of else [call.client_address] * of
     distinct = list(dict.fromkeys(offered))
-    found = await _callers(dispatch, [offered_in(authorization) for authorization in distinct])
-    callers = {offer: _asker(caller) for offer, caller in zip(distinct, found, strict=True)}
-    return [callers[authorization] for authorization in offered]
+    found = dict(zip(distinct, await _callers(dispatch, [offered_in(offer) for offer in distinct]), strict=True))
+    askers = {offer: _asker(caller) for offer, caller in found.items()}
+    call.refusals = [
+        Refusal(_known(found[offer]), address, uid, STATUS[type(refusal)])
+        for uid, offer, address in zip(asked.uids, offered, addresses, strict=True)
+        if isinstance(refusal := askers[offer], ContractError)
+    ]
+    return [askers[offer] for offer in offered]
+
+
+async def check_again(dispatch: Dispatch, call: Call) -> None:
+    """Behind a wait: its caller's key may be over by now. Raises KeyRefused."""
+    if call.caller.key_id and not await dispatch.store.api_keys.is_good(call.caller.key_id):
+        call.headers.append((CLIENT_AUTHORIZATION, "refused"))
+        raise KeyRefused("This key was revoked meanwhile, or has expired: ask an operator for another one")
 
 
 async def while_good(dispatch: Dispatch, caller: Caller, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -102,6 +115,10 @@ async def while_good(dispatch: Dispatch, caller: Caller, pieces: AsyncIterator[b
                     return
             looked = time.monotonic()
         yield piece
+
+
+def _known(caller: Caller | KeyRefused) -> Caller:
+    return ANYBODY if isinstance(caller, KeyRefused) else caller
 
 
 def _asker(caller: Caller | KeyRefused) -> Caller | ContractError:

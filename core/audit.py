@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 from core.calls import Call
 from core.contract.audit import Action, AuditEntry
 from core.contract.errors import StoreFull, Unavailable
+from core.contract.key import Caller
 from core.observe import REQUEST
 from core.store.audit import AuditTrail
 from core.store.connection import soon
@@ -25,7 +26,7 @@ from core.store.connection import soon
 log = structlog.get_logger()
 
 WINDOW_SECONDS: Final = 60.0
-"""Who reads the same again in it, as in ranges, is noted once."""
+"""Who reads the same again in it, as in ranges, or cancels it again, is noted once."""
 
 REFUSED_BY_ADDRESS: Final = 10
 REFUSED_IN_ALL: Final = 1000
@@ -41,6 +42,9 @@ _ID: Final = re.compile(r"(?!isk_|[0-9a-f]{12}_)[A-Za-z0-9_-]{1,64}")
 """What else stands in a path would be the caller's own words, or an API key in place of its id."""
 
 READS: Final = frozenset({Action.TASK_READ, Action.MODEL_READ})
+REPEATED: Final = READS | {Action.TASK_CANCELLED, Action.TASK_RETRIED}
+"""Who may do so at all may as often as they like."""
+
 DATA: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
 
 AUDITED: Final[Mapping[tuple[str, str], tuple[Action, str]]] = {
@@ -84,6 +88,18 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """What somebody has done, or tried."""
+
+    caller: Caller
+    address: str
+    action: Action
+    what: str
+    about: str
+    status: int
+
+
+@dataclass(frozen=True)
 class Audit:
     """`note` needs `store_for_ever` beside it, if entries are kept."""
 
@@ -91,11 +107,14 @@ class Audit:
     kept: int
     """Entries in Redis, about. 0: there is only the log."""
     _waiting: asyncio.Queue[AuditEntry] = field(default_factory=lambda: asyncio.Queue(WAITING))
-    _reads: Window = field(default_factory=Window)
+    _repeated: Window = field(default_factory=Window)
     _refusals: Window = field(default_factory=Window)
 
     def note(self, call: Call, status: int) -> None:
         """An answer with this status begins."""
+        for its in call.refusals:
+            what = f"{call.method} {call.rule}"
+            self._note(Fact(its.caller, its.address, Action.ACCESS_REFUSED, what, its.about, its.status))
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             action, what = Action.ACCESS_REFUSED, f"{call.method} {call.rule}" if call.rule else "unknown"
         elif audited := AUDITED.get((call.method, call.rule)):
@@ -105,31 +124,37 @@ class Audit:
         else:
             return
         about = call.about or str(next(iter(call.parts.values()), ""))
-        about = about if _ID.fullmatch(about) else ""
-        if self._is_noted(call, action, what, about, status):
-            self._enter(call, action, what, about, status)
+        self._note(Fact(call.caller, call.client_address, action, what, about, status))
 
-    def _is_noted(self, call: Call, action: Action, what: str, about: str, status: int) -> bool:
-        if action in READS:
-            reader = (call.caller.key_id, call.caller.name, call.client_address)
-            return status in DATA and self._reads.count((reader, action, what, about)) == 1
-        if status < HTTPStatus.BAD_REQUEST:
-            return True
-        by_address, in_all = self._refusals.count((call.client_address, action)), self._refusals.count(None)
-        return by_address <= REFUSED_BY_ADDRESS and in_all <= REFUSED_IN_ALL
+    def _note(self, fact: Fact) -> None:
+        if not _ID.fullmatch(fact.about):
+            fact = replace(fact, about="")
+        if self._is_noted(fact):
+            self._enter(fact)
 
-    def _enter(self, call: Call, action: Action, what: str, about: str, status: int) -> None:
+    def _is_noted(self, fact: Fact) -> bool:
+        if fact.action in READS and fact.status not in DATA:
+            return False
+        if fact.status >= HTTPStatus.BAD_REQUEST:
+            by_address, in_all = self._refusals.count((fact.address, fact.action)), self._refusals.count(None)
+            return by_address <= REFUSED_BY_ADDRESS and in_all <= REFUSED_IN_ALL
+        who = (fact.caller.key_id, fact.caller.name, fact.address)
+        return fact.action not in REPEATED or self._repeated.count((who, fact.action, fact.what, fact.about)) == 1
+
+    def _enter(self, fact: Fact) -> None:
         entry = AuditEntry(
-            action=action,
-            about=about,
-            what=what,
-            status=status,
-            who=call.caller.name,
-            key=call.caller.key_id,
-            address=call.client_address[:LONGEST_ADDRESS],
+            action=fact.action,
+            about=fact.about,
+            what=fact.what,
+            status=fact.status,
+            who=fact.caller.name,
+            key=fact.caller.key_id,
+            address=fact.address[:LONGEST_ADDRESS],
             request=REQUEST.get(),
         )
-        log.info(f"audit.{action}", **entry.model_dump(exclude={"time", "action", "request"}, exclude_defaults=True))
+        log.info(
+            f"audit.{fact.action}", **entry.model_dump(exclude={"time", "action", "request"}, exclude_defaults=True)
+        )
         if self.kept:
             try:
                 self._waiting.put_nowait(entry)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -63,6 +64,17 @@ class Gone(Exception):
     """The client went away: nobody reads an answer."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """One of many on whose behalf a call asks."""
+
+    caller: Caller
+    address: str
+    about: str
+    """The task that it asks for."""
+    status: int
+
+
 class Call:
     """One HTTP request. Its handler answers once, by `answer` or `stream`, or raises a ContractError before it."""
 
@@ -77,6 +89,8 @@ class Call:
         """For the audit log: the uid of what it has made."""
         self.did: Action | None = None
         """For the audit log: what its route alone doesn't say."""
+        self.refusals: Sequence[Refusal] = ()
+        """For the audit log: those that it answers with a refusal, though it isn't refused itself."""
         self.caller: Caller = ANYBODY
         """Whoever guards the app says who it is."""
         client = scope.get("client")
@@ -148,10 +162,13 @@ class Call:
 
     @property
     def is_from_elsewhere(self) -> bool:
-        """A browser that was told a token or a key once sends it along with other sites' forms, too, and names their
-        origin with all that may change something. Other clients name none.
+        """A browser that was told a token or a key once sends it along with other sites' forms, too, and says so; an
+        older one only names their origin with all that may change something. Other clients name none.
         """
-        if self.path.startswith("/api/") and self.header("sec-fetch-site") == "cross-site":
+        site = self.header("sec-fetch-site")
+        if site in ("same-origin", "none"):  # it knows; Host may be another one behind somebody's proxy
+            return False
+        if self.path.startswith("/api/") and site == "cross-site":
             return True
         origin = self.header("origin")
         return bool(origin) and urlsplit(origin).netloc != self.header("host")
@@ -261,9 +278,12 @@ async def _taken() -> AsyncIterator[None]:
 
 
 def offered_in(authorization: str) -> str:
-    """A token or a key: of Bearer, or the password of Basic, whatever the user. Empty: none."""
+    """A token or a key: all that stands behind Bearer, or the password of Basic, whatever the user. Empty: none."""
+    scheme, _, credentials = authorization.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
     found = Authorization.from_header(authorization)
-    return (found.token or found.password or "") if found else ""
+    return (found.password or "") if found else ""
 
 
 def headers_of(error: ContractError) -> Mapping[str, str]:

@@ -168,6 +168,15 @@ class CoreClient:
     async def model(self, uid: str) -> Model:
         return Model.model_validate_json(await self._call("GET", f"/api/models/{uid}"))
 
+    async def knows(self, key: str) -> bool:
+        """Whether an API key opens anything: it doesn't where none is required."""
+        try:
+            with on_own_behalf():
+                await self._call("GET", "/api/models/", headers={"Authorization": f"Bearer {key}"})
+        except Unauthorized:
+            return False
+        return True
+
     async def outcomes(self, asked: Asked) -> list[Outcome]:
         """What whoever asks for each of these tasks is to be told."""
         body = asked.model_dump_json(exclude_defaults=True).encode()

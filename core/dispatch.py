@@ -338,11 +338,13 @@ class Dispatch:
         self, uid: str, attempt: int | None, zip: AsyncIterable[bytes] | None, *, noted: Noted = NOTHING
     ) -> Task:
         """running → finished with an output. Sent twice it finishes once; the second output is dropped."""
-        task = await self.task(uid)
         if zip is None:
+            task = await self.task(uid)
             outcome = await self._finish(task, attempt, None, noted)
         else:
             async with self.store.blobs.upload(uid, max_bytes=self.max_upload_bytes) as upload:
+                await upload.begin()
+                task = await self.task(uid)  # behind it: a deletion finds no task here, or sees that zip there
                 blob = await self.received(upload, zip, is_output=True)
                 async with upload.offered():
                     outcome = await self._finish(task, attempt, blob, noted)

@@ -33,7 +33,9 @@ async def sweep(store: Store) -> None:
 async def _look_at(store: Store, erasure: Erasure) -> None:
     task, model = await asyncio.gather(store.tasks.get(erasure.uid), store.models.by_uid(erasure.uid))
     if model or (task and erasure.is_of(task)):
-        return await store.erasures.end(erasure)  # it didn't come to that: whoever wanted it was told so
+        if erasure.is_given_up:
+            await store.erasures.end(erasure)  # it didn't come to that: whoever wanted it was told so
+        return
     if task is None and erasure.of == "task":
         await store.tasks.forget(erasure.uid)
         await store.erasures.unlist(erasure)

@@ -4,11 +4,13 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from pydantic import model_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class SecretsInFiles(BaseSettings):
     """A setting `x` beside a setting `x_file` is what stands in that file; where it is set itself, there is no file."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod

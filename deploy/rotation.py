@@ -3,9 +3,11 @@
 import argparse
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.token import LOOK_SECONDS
 from deploy import swarm
 from deploy.compose import ENVIRONMENT, DeploymentError, on_swarm, say
 from deploy.keys import Core
@@ -17,14 +19,14 @@ def rotate(arguments: argparse.Namespace) -> None:
     file, is_swarm = core.token, ENVIRONMENT.exists() and on_swarm()
     if arguments.end:
         end(file)
-    elif is_swarm:
-        begin(file, is_sent=False)
+    elif not is_swarm:
+        begin(file)
+    elif take(file):
         swarm.update(arguments)
         exchange(file)
-    else:
-        begin(file, is_sent=True)
     if is_swarm:
         swarm.update(arguments)
+        _note(file).unlink(missing_ok=True)
     else:
         core.ask("GET", "/api/overview")  # with the token that is sent now: it raises if core doesn't see it
     say(
@@ -35,13 +37,26 @@ Give the new one to whoever keeps a copy: agents elsewhere, scripts. Then: just 
     )
 
 
-def begin(file: Path, *, is_sent: bool) -> None:
-    """Raises DeploymentError while an earlier one hasn't ended: three would be valid."""
-    old = _tokens(file)
-    if len(old) > 1:
-        raise DeploymentError("The last rotation hasn't ended: just rotate-token --end takes the old token out.")
-    new = secrets.token_urlsafe()
-    write(file, [new, *old] if is_sent else [*old, new])
+def begin(file: Path) -> None:
+    """Both open, and the new one is sent. Raises DeploymentError while an earlier rotation hasn't ended: three would be
+    valid.
+    """
+    write(file, [secrets.token_urlsafe(), _only(file)])
+
+
+def take(file: Path) -> bool:
+    """Both open, and the old one is sent still: on a swarm not all see the new one at once. A rotation that failed goes
+    on. False: the new one is sent already. Raises DeploymentError as `begin`.
+    """
+    note = _note(file)
+    if not (note.exists() and note.read_text()):
+        _only(file)
+        note.touch(mode=0o600)
+        note.write_text(secrets.token_urlsafe())
+    new, known = note.read_text(), _tokens(file)
+    if new not in known:
+        write(file, [*known, new])
+    return known[0] != new
 
 
 def exchange(file: Path) -> None:
@@ -50,10 +65,18 @@ def exchange(file: Path) -> None:
 
 
 def end(file: Path) -> None:
-    """Raises DeploymentError when there is nothing to end."""
+    """When whoever looks at the file has had the time to. Raises DeploymentError when there is nothing to end, or not
+    yet: on a swarm somebody may send the old token still.
+    """
+    if _note(file).exists():
+        raise DeploymentError("The last rotation got stuck before all had the new token: just rotate-token goes on.")
     tokens = _tokens(file)
     if len(tokens) == 1:
-        raise DeploymentError("There is one token only: just rotate-token makes another.")
+        raise DeploymentError(
+            "There is one token only: just rotate-token makes another. If a swarm's update failed: just swarm-update."
+        )
+    seconds = file.stat().st_mtime + 2 * LOOK_SECONDS - time.time()
+    time.sleep(min(max(seconds, 0), 2 * LOOK_SECONDS))
     write(file, tokens[:1])
 
 
@@ -62,6 +85,18 @@ def write(file: Path, tokens: Sequence[str]) -> None:
     with file.open("r+") as opened:
         opened.write(" ".join(tokens) + "\n")
         opened.truncate()
+
+
+def _only(file: Path) -> str:
+    tokens = _tokens(file)
+    if len(tokens) > 1:
+        raise DeploymentError("The last rotation hasn't ended: just rotate-token --end takes the old token out.")
+    return tokens[0]
+
+
+def _note(file: Path) -> Path:
+    """Holds the new token while not all of a swarm have been told to send it."""
+    return file.with_name(f"{file.name}.new")
 
 
 def _tokens(file: Path) -> list[str]:

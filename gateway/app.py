@@ -36,11 +36,12 @@ PUBLIC_MODEL_PARAMETERS = frozenset({*ModelSpec.model_fields, *Switch.model_fiel
 
 
 def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators: bool = False) -> App:
-    async def outcomes(asked: Sequence[tuple[str, str]]) -> list[Outcome]:
+    async def outcomes(asked: Sequence[tuple[str, str, str]]) -> list[Outcome]:
         """Of many clients' tasks at once."""
-        uids, offered = zip(*asked, strict=True)
+        uids, offered, addresses = zip(*asked, strict=True)
+        of_keys = {"offered": offered, "addresses": addresses} if any(offered) else {}
         with on_own_behalf():
-            return await core.outcomes(Asked(uids=uids, offered=offered if any(offered) else ()))
+            return await core.outcomes(Asked(uids=uids, **of_keys))
 
     app = App("gateway")
     app.guard = auth.guard
@@ -134,7 +135,8 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators
     @app.direct("POST", "/api/models/")
     async def post_model(call: Call) -> None:
         """Only new ones. Limits and privileges are given at core, or with an admin's key."""
-        if key := auth.key_of(call):
+        key = auth.key_of(call)
+        if key and (not allow_public_post_model or await core.knows(key)):
             await relay_upload(call, core, "/api/models/", call.parameters, key=key)
         elif allow_public_post_model:
             await relay_upload(call, core, "/api/models/", _public(call))
@@ -185,7 +187,7 @@ def make_app(core: CoreClient, *, allow_public_post_model: bool, allow_operators
 
     async def poll(call: Call, uid: str) -> Outcome:
         with own_token():
-            outcome = await polls.ask((uid, auth.offered_by(call)))
+            outcome = await polls.ask((uid, auth.offered_by(call), call.client_address))
         if outcome.status == AWAY.status:
             raise Unavailable
         if outcome.status == HTTPStatus.UNAUTHORIZED:

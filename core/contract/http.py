@@ -153,6 +153,8 @@ class Asked(BaseModel):
     uids: tuple[str, ...] = Field(max_length=1000)
     offered: tuple[str, ...] = Field(default=(), max_length=1000)
     """What was offered for each, as Authorization; left out when nothing was for any."""
+    addresses: tuple[str, ...] = Field(default=(), max_length=1000)
+    """Whence each is asked for, where something is offered."""
 
 
 class Outcome(BaseModel):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from typing import Final
 
+from core.access import check_again
 from core.calls import Call
 from core.contract.errors import InvalidParameters
 from core.contract.options import KEY, SECRET, Options
@@ -53,6 +54,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         if seconds := call.wait_seconds:
             async with call.attended():
                 await app.bells.outcome(uid, seconds, dispatch.outcome)
+            await check_again(dispatch, call)
         await answer_status(call, uid)
 
     @app.direct("POST", "/api/tasks/<uid>/cancel", problems=True)

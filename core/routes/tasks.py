@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter
 from quart import Response, request
 
-from core.access import asking
+from core.access import asking, check_again, while_good
 from core.calls import Call
 from core.contract.errors import InvalidParameters
 from core.contract.http import Asked, Outcome
@@ -75,13 +75,14 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         if seconds := call.wait_seconds:
             async with call.attended():
                 await app.bells.outcome(uid, seconds, dispatch.outcome)
+            await check_again(dispatch, call)
         await answer_zip(call, dispatch.store.blobs, await dispatch.output(uid), filename=f"{uid}.zip")
 
     @app.direct("POST", "/api/tasks/outcomes")
     async def outcomes(call: Call) -> None:
         """What the gateway's clients ask for, many at once."""
         asked = parse_body(Asked, b"".join([piece async for piece in call.pieces()]))
-        callers = await asking(dispatch, asked.offered, of=len(asked.uids))
+        callers = await asking(dispatch, call, asked)
         await call.answer(200, _OUTCOMES.dump_json(await dispatch.outcomes(asked.uids, callers)))
 
     @app.direct("GET", "/api/tasks/ended")
@@ -89,7 +90,7 @@ def add_routes(app: App, dispatch: Dispatch) -> None:
         """A line with the uid of each task that ends or is deleted, as it happens; empty ones while there is none."""
         heard = app.bells.heard()
         await anext(heard)  # or it is refused
-        await call.stream(200, [("Content-Type", "text/plain")], _lines(heard))
+        await call.stream(200, [("Content-Type", "text/plain")], while_good(dispatch, call.caller, _lines(heard)))
 
     @app.direct("POST", "/api/tasks/outputs/<uid>")
     async def post_output(call: Call, uid: str) -> None:

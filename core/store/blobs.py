@@ -85,9 +85,16 @@ class Upload:
         self._reservation = reservation
         self._filling = Filling()
         self.chunks = 0
+        self._bound = 0
         self._renewed = time.monotonic()
         self._loose_until = 0.0
         self._hold = hold
+
+    async def begin(self) -> None:
+        """Says that there is one for this owner, before any of it is there: whoever deletes the owner sees it. `write`
+        does so by itself, but with the first bytes that it stores.
+        """
+        await self._reserve()
 
     async def write(self, piece: bytes) -> None:
         """Raises TooLarge as soon as it is known."""
@@ -142,7 +149,7 @@ class Upload:
         self.is_offered = False
 
     async def _write_chunk(self) -> None:
-        if self.chunks % RESERVED_CHUNKS == 0:
+        if self.chunks == self._bound:
             await self._reserve()
         chunk = self._filling.take()
         await self._redis.call("SET", keys.chunk(self.id, self.chunks), chunk)
@@ -151,11 +158,12 @@ class Upload:
         self.chunks += 1
 
     async def _reserve(self) -> None:
-        if self.chunks == 0:
+        if self._bound == 0:
             self._loose_until = time.time() + ALIVE_SECONDS
             await self._redis.note("ZADD", keys.LOOSE, self._loose_until, self.id, kept=True)
-        bound = self.chunks + RESERVED_CHUNKS
+        bound = self._bound + RESERVED_CHUNKS
         await self._redis.note("HSET", keys.blob(self.id), "owner", self.owner, "chunks", bound, kept=True)
+        self._bound = bound
 
     async def alive_during(self, work: Awaitable[None]) -> None:
         """Awaits what may take long while no bytes come."""
@@ -170,7 +178,7 @@ class Upload:
 
     async def _renew(self) -> None:
         """Raises Unavailable if the sweep took this process for dead, as after a long stop."""
-        if self.chunks and await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
+        if self._bound and await self._redis.call("ZSCORE", keys.LOOSE, self.id) is None:
             raise Unavailable("The upload was interrupted; send it again")
         self._loose_until = time.time() + ALIVE_SECONDS
         await self._redis.note("ZADD", keys.LOOSE, "XX", self._loose_until, self.id)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Self
 
+import structlog
 from pydantic import BaseModel, ConfigDict
 
 from core.contract import codec
@@ -15,8 +16,15 @@ from core.store.blobs import REMOVED_AT_ONCE, chunk_keys
 from core.store.connection import Command, Connection
 from core.store.waiting import waiting_key
 
+log = structlog.get_logger()
+
 ALIVE_SECONDS: Final = 5.0
-"""Whoever deletes something has done so by then, or died over it."""
+"""Whoever deletes something has done so by then, or most likely died over it."""
+
+GIVEN_UP_SECONDS: Final = 300.0
+"""What is there still after so long is taken for something that stays: a core that stood still meanwhile is dead."""
+
+LOOKED_AT_ONCE: Final = 1000
 
 
 class Erasure(BaseModel):
@@ -60,6 +68,10 @@ class Erasure(BaseModel):
         return task.datetime_created == self.created
 
     @property
+    def is_given_up(self) -> bool:
+        return self.begun < time.time() - GIVEN_UP_SECONDS
+
+    @property
     def chunk_keys(self) -> Sequence[str]:
         return [key for blob in self.blobs for key in chunk_keys(blob)]
 
@@ -71,6 +83,7 @@ class Erasure(BaseModel):
 class Erasures:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._unreadable: set[bytes] = set()
 
     async def begin(self, erasure: Erasure) -> None:
         """Of one uid the last counts."""
@@ -85,14 +98,21 @@ class Erasures:
         await self._redis.call("HDEL", keys.ERASURES, erasure.uid)
 
     async def unshown(self) -> list[Erasure]:
-        """Those whose beginner is done, one way or the other."""
-        records = await self._redis.call("HVALS", keys.ERASURES)
-        erasures = [codec.unpack(Erasure, packed) for packed in records]
+        """Those whose beginner is done, one way or the other. One that can't be read is a later version's to show."""
+        erasures = []
+        for uid, packed in (await self._redis.call("HGETALL", keys.ERASURES)).items():
+            try:
+                erasures.append(codec.unpack(Erasure, packed))
+            except ValueError as error:
+                if uid not in self._unreadable:
+                    self._unreadable.add(uid)
+                    log.error("erasure.unreadable", uid=uid.decode(errors="replace"), error=repr(error))
         return [erasure for erasure in erasures if erasure.begun < time.time() - ALIVE_SECONDS]
 
     async def left(self, erasure: Erasure) -> list[str]:
-        """The keys that have something of it still, chunks last. A task that was posted anew under its uid has what it
-        has by right: then only the zips are looked for.
+        """The keys that have something of it still, chunks last, and those of zips that the task doesn't name: an
+        input that has served, an output on its way. A task that was posted anew under its uid has what it has by
+        right: then only the zips are looked for that the former one named.
         """
         uid = erasure.uid
         of_task: dict[str, Command] = {}
@@ -103,10 +123,23 @@ class Erasures:
         left = await self._there(of_task | zips)
         if keys.task(uid) in left:
             left = [key for key in left if key in zips]
+        elif not left:
+            left = await self._loose_of(uid)
         chunks = erasure.chunk_keys
         for first in range(0, 0 if left else len(chunks), REMOVED_AT_ONCE):
             left += await self._there({key: ("EXISTS", key) for key in chunks[first : first + REMOVED_AT_ONCE]})
         return left
+
+    async def _loose_of(self, owner: str) -> list[str]:
+        """Zips that are written for it just now, or removed: each is in that index before its first byte is stored."""
+        found: list[str] = []
+        cursor = None
+        while cursor != 0:
+            cursor, entries = await self._redis.call("ZSCAN", keys.LOOSE, cursor or 0, "COUNT", LOOKED_AT_ONCE)
+            names = [keys.blob(blob_id.decode()) for blob_id, _ in entries]
+            owners = await self._redis.call_all(("HGET", name, "owner") for name in names)
+            found += [name for name, its in zip(names, owners, strict=True) if its == owner.encode()]
+        return found
 
     async def _there(self, questions: dict[str, Command]) -> list[str]:
         answers = await self._redis.call_all(questions.values())

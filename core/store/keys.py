@@ -98,7 +98,7 @@ def pace(key_id: str) -> str:
 
 def living(key_id: str) -> str:
     """Sorted set: uid of each task that counts for that API key's tasks at once → epoch second of its entry. Ended ones
-    leave when there seem to be too many, all of them when the key is revoked.
+    leave when there seem to be too many, all of them when the key is revoked, or long after its last post.
     """
     return f"living:{key_id}"
 

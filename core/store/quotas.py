@@ -1,5 +1,6 @@
 """How much the holder of a key has posted, and how many of its tasks live."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +13,7 @@ from core.store import keys
 from core.store.connection import Connection, script
 
 YOUNG_SECONDS: Final = 120.0
-"""Of an entry without a task: the task may be on its way still."""
+"""Of an entry without a task: the task may be on its way still. As long as it is, its entry is kept young."""
 
 LOOKED_AT_ONCE: Final = 200
 FULL_SECONDS: Final = 1.0
@@ -20,6 +21,11 @@ FULL_SECONDS: Final = 1.0
 
 AGAIN_SECONDS: Final = 5
 """When somebody whose tasks are too many may ask again."""
+
+KEPT_SECONDS: Final = 90 * 24 * 3600
+"""Of all entries of a key, after its last post."""
+
+ANY_NUMBER: Final = 2**53
 
 _LIVING: Final = (State.PENDING.encode(), State.RUNNING.encode())
 
@@ -46,28 +52,38 @@ class Quotas:
     @asynccontextmanager
     async def begun(self, caller: Caller, uid: str) -> AsyncIterator[None]:
         """A task that begins, if it does, counts among the caller's. Raises TooManyRequests."""
-        if caller.tasks_at_once is None:
+        limit = caller.tasks_at_once
+        if limit is None:
             yield
             return
-        if not await self._entered(caller, uid) and not (
-            await self._looked_through(caller) and await self._entered(caller, uid)
+        if not await self._entered(caller, uid, limit=limit) and not (
+            await self._looked_through(caller) and await self._entered(caller, uid, limit=limit)
         ):
             raise TooManyRequests(
-                f"This key's limit of tasks at once is reached, {caller.tasks_at_once}: wait until one has ended",
+                f"This key's limit of tasks at once is reached, {limit}: wait until one has ended",
                 retry_seconds=AGAIN_SECONDS,
             )
+        refreshing = asyncio.create_task(self._refresh_for_ever(caller, uid), name=f"entry of {uid}")
         try:
             yield
         finally:
+            refreshing.cancel()
             with suppress(Unavailable):
-                if await self._redis.call("EXISTS", keys.task(uid)):  # its entry may have grown old meanwhile, and gone
-                    await self._redis.note("ZADD", keys.living(caller.key_id), "NX", time.time(), uid)
+                if await self._redis.call("EXISTS", keys.task(uid)):  # Redis away, its entry may have grown old
+                    await self._entered(caller, uid, limit=ANY_NUMBER)
                 else:
                     await self.leave(caller.key_id, uid)
 
-    async def _entered(self, caller: Caller, uid: str) -> bool:
-        limit = caller.tasks_at_once or 0
-        return bool(await self._enter(keys=[keys.living(caller.key_id)], args=[uid, time.time(), limit]))
+    async def _refresh_for_ever(self, caller: Caller, uid: str) -> None:
+        """A body may take hours, and its task is counted all the while."""
+        while True:
+            await asyncio.sleep(YOUNG_SECONDS / 4)
+            with suppress(Unavailable):
+                await self._redis.note("ZADD", keys.living(caller.key_id), "XX", time.time(), uid)
+
+    async def _entered(self, caller: Caller, uid: str, *, limit: int) -> bool:
+        args: list[str | float] = [uid, time.time(), limit, KEPT_SECONDS]
+        return bool(await self._enter(keys=[keys.living(caller.key_id)], args=args))
 
     async def _looked_through(self, caller: Caller) -> bool:
         """The oldest first, until some have gone. False: all live, or did a moment ago."""

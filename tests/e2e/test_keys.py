@@ -26,6 +26,7 @@ from tests.e2e import gateways
 from tests.e2e.api import Api
 from tests.e2e.conftest import INPUT
 from tests.e2e.guarded import Guarded
+from tests.e2e.test_metrics import figures_of, of
 from tests.leaks import Leaks
 from tests.waiting import eventually
 
@@ -175,6 +176,29 @@ def test_what_isnt_in_the_table_is_for_no_client(guarded: Guarded, core: Api, ke
     assert beyond > 20
 
 
+def test_who_waits_at_core_with_a_key_that_is_revoked_hears_nothing(guarded: Guarded, waiting: str) -> None:
+    """Neither how its task ended, nor soon of any other's end."""
+    made = guarded.make(Scope.ADMIN)
+    api = Api.private(guarded.core_url, made["key"])
+    uids = [guarded.operator.post(waiting, INPUT) for _ in range(2)]
+    paths = [f"/api/tasks/{uids[0]}/status", f"/api/tasks/outputs/{uids[1]}"]
+
+    def in_flight() -> float:
+        return of(figures_of(guarded.operator.get("/metrics").text), "http_requests_in_flight")
+
+    others = in_flight()
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(api.call, "GET", path, params={"wait": "60"}) for path in paths]
+        answers.append(pool.submit(api.get, "/api/tasks/ended"))
+        eventually(lambda: in_flight() >= others + len(answers))
+        guarded.revoke(made["id"])
+        for uid in uids:
+            guarded.operator.call("POST", f"/api/tasks/{uid}/cancel").raise_for_status()
+        *waited, ended = [answer.result() for answer in answers]
+    assert [answer.status_code for answer in waited] == [REFUSED] * len(paths)
+    assert ended.status_code == 200
+
+
 def test_an_admins_key_opens_core(guarded: Guarded, keys: dict[str, str]) -> None:
     """In place of core's token, all of it; others' keys open there what they do at a gateway."""
     found = {}
@@ -202,7 +226,13 @@ def test_a_gateway_opens_core_with_the_token_only(guarded: Guarded, keys: dict[s
 def test_keys_open_nothing_where_they_arent_required(api: Api, core: Api, stack: Stack, keys: dict[str, str]) -> None:
     """Not core either; a client that sends one nevertheless is served as everybody."""
     assert Api.private(stack.core_url, keys["admin"]).get("/api/agents/").status_code == 401
-    assert api.get("/api/models/", Authorization=f"Bearer {keys['wrong']}").status_code == 200
+    with_key = {"Authorization": f"Bearer {keys['wrong']}"}
+    assert api.call("GET", "/api/models/", headers=with_key).status_code == 200
+    params = {"container_tag": "x", "human_readable_id": "of-anybody", "network": "true"}
+    made = api.call("POST", "/api/models/", params=params, headers=with_key)
+    assert made.status_code == 200, made.text
+    core.call("DELETE", f"/api/models/{made.json()['uid']}").raise_for_status()
+    assert made.json()["network"] is False
 
 
 def test_the_password_may_be_the_key(guarded: Guarded, keys: dict[str, str]) -> None:

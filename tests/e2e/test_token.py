@@ -40,13 +40,13 @@ def test_a_token_is_exchanged_while_tasks_run(stack: Stack, api: Api, copying: s
     def opens(token: str) -> bool:
         return Api.private(stack.core_url, token).get("/api/overview").status_code == 200
 
-    rotation.begin(stack.token_file, is_sent=True)
+    rotation.begin(stack.token_file)
     new, _ = stack.token_file.read_text().split()
     assert opens(new)
     assert opens(old)
     assert api.output(copying, INPUT)
     with pytest.raises(DeploymentError, match="--end"):
-        rotation.begin(stack.token_file, is_sent=True)
+        rotation.begin(stack.token_file)
     eventually(lambda: all(_changes(stack, name) for name in SENDERS))
     rotation.end(stack.token_file)
     assert opens(new)

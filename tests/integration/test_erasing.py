@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core import reaper
-from core.contract.errors import TaskNotFound
+from core.contract.errors import TaskNotFound, TransitionRefused
 from core.contract.http import ClaimRequest
 from core.contract.live import Said
 from core.contract.model import Limits
@@ -68,7 +68,8 @@ def _erased(logs: Events) -> Events:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is at it still."""
-    monkeypatch.setattr("core.store.erasures.ALIVE_SECONDS", -1.0)
+    for seconds in ("ALIVE_SECONDS", "GIVEN_UP_SECONDS"):
+        monkeypatch.setattr(f"core.store.erasures.{seconds}", -1.0)
 
 
 async def test_a_deletion_says_what_is_gone(dispatch: Dispatch) -> None:
@@ -112,6 +113,69 @@ async def test_a_deletion_that_did_not_come_to_it_is_not_shown(dispatch: Dispatc
     assert await _sweep(dispatch) == []
     assert await dispatch.task(task.uid) == task
     assert await dispatch.store.erasures.unshown() == []
+
+
+async def test_a_deletion_that_takes_its_time_is_shown(dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another core's sweep, which takes its beginner for dead, leaves the note as long as the task is there."""
+    task, store = await _finished(dispatch), dispatch.store
+    await store.erasures.begin(Erasure.of_task(task, log_entries=3))
+    monkeypatch.setattr("core.store.erasures.ALIVE_SECONDS", -1.0)
+    assert await _sweep(dispatch) == []
+    assert task.output
+    await store.blobs.loosen([task.output])
+    await store.tasks.remove(task.uid, output=task.output)
+    erased = [*await _sweep(dispatch), *await _sweep(dispatch)]
+    assert [line["task"] for line in erased] == [task.uid]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_input_that_has_served_is_gone_before_it_is_said(dispatch: Dispatch) -> None:
+    """Its core died, or Redis was away, when the task had ended: the task doesn't name it any more."""
+    posted, store = Posted.once("copy"), dispatch.store
+    await dispatch.submit(posted, _pieces(LARGE), Announced())
+    task = (await dispatch.claim(posted.uid, ClaimRequest(claim_id="1"))).task
+    assert task.input
+    await store.blobs.loosen([task.input])
+    await store.tasks.finish(task.uid, task.attempt, None)
+    with capture_logs() as logs:
+        await dispatch.delete(task.uid)
+    assert _erased(logs) == []
+    assert [line["task"] for line in await _sweep(dispatch)] == [task.uid]
+    assert await keys_of(store) <= KEPT
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("stored", [0, len(LARGE)])
+async def test_an_output_on_its_way_is_gone_before_it_is_said(dispatch: Dispatch, stored: int) -> None:
+    """Whether any of it was stored when its task was deleted, or not yet."""
+    posted, store = Posted.once("copy"), dispatch.store
+    await dispatch.submit(posted, _pieces(ZIP), Announced())
+    attempt = (await dispatch.claim(posted.uid, ClaimRequest(claim_id="1"))).task.attempt
+
+    async def output() -> AsyncIterator[bytes]:
+        yield LARGE[:stored]
+        await dispatch.delete(posted.uid)
+        yield LARGE[stored:]
+
+    with capture_logs() as logs, pytest.raises(TransitionRefused):
+        await dispatch.finish(posted.uid, attempt, output())
+    assert _erased(logs) == []
+    assert [line["task"] for line in await _sweep(dispatch)] == [posted.uid]
+    assert await keys_of(store) <= KEPT
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_note_that_cannot_be_read_stands_in_no_others_way(dispatch: Dispatch) -> None:
+    """As a later version's; it is told once, and stays for that version."""
+    task, store = await _finished(dispatch), dispatch.store
+    assert task.output
+    await store.connection.call("HSET", keys.ERASURES, "later", b"\xc1")
+    await store.erasures.begin(Erasure.of_task(task, log_entries=3))
+    await store.blobs.loosen([task.output])
+    await store.connection.call("UNLINK", keys.task(task.uid))
+    erased = [*await _sweep(dispatch), *await _sweep(dispatch)]
+    assert [line["task"] for line in erased] == [task.uid]
+    assert await store.connection.call("HKEYS", keys.ERASURES) == [b"later"]
 
 
 @pytest.mark.usefixtures("at_once")

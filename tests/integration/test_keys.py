@@ -4,16 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from core import access
-from core.contract.errors import KeyNotFound, TooManyRequests
+from core.calls import Call
+from core.contract.errors import Forbidden, KeyNotFound, KeyRefused, TooManyRequests
+from core.contract.http import Asked
 from core.contract.key import OPERATOR, Caller, Scope, WantedKey
 from core.contract.needs import ANY
 from core.contract.task import Blob, Failure, Reason, new_uid
 from core.dispatch import Dispatch
-from core.store import Store, keys
+from core.store import Store, keys, quotas
 from core.store.quotas import YOUNG_SECONDS
 from core.store.tasks import NewTask
 
@@ -78,6 +81,26 @@ async def test_a_stream_ends_with_its_key(dispatch: Dispatch, monkeypatch: pytes
     assert [piece async for piece in access.while_good(dispatch, OPERATOR, pieces())] == [b"before", b"after"]
 
 
+async def test_who_may_not_poll_is_known(dispatch: Dispatch) -> None:
+    """Each of those whose polls a gateway gathers, with the key that isn't for it, and whence."""
+    required = replace(dispatch, keys_required=True)
+    good, other = [
+        await dispatch.store.api_keys.make(WantedKey(name=scope, scope=(scope,)))
+        for scope in (Scope.SUBMIT, Scope.MODELS)
+    ]
+    asked = Asked(
+        uids=("a", "b", "c"),
+        offered=(f"Bearer {good.key}", f"Bearer {other.key}", ""),
+        addresses=("192.0.2.1", "192.0.2.2", "192.0.2.3"),
+    )
+    nothing: Any = None
+    call = Call({"method": "POST", "path": "/", "headers": [], "query_string": b""}, nothing, nothing)  # type: ignore[typeddict-item]
+    callers = await access.asking(required, call, asked)
+    assert [type(caller) for caller in callers] == [Caller, Forbidden, KeyRefused]
+    found = [(its.caller.name, its.address, its.about, its.status) for its in call.refusals]
+    assert found == [("models", "192.0.2.2", "b", 403), ("anybody", "192.0.2.3", "c", 401)]
+
+
 def _caller(**limits: int) -> Caller:
     return replace(OPERATOR, key_id="of-a-test", **limits)  # type: ignore[arg-type]
 
@@ -138,6 +161,30 @@ async def test_what_a_crash_left_makes_room(store: Store) -> None:
     with pytest.raises(TooManyRequests):
         async with store.quotas.begun(caller, new_uid()):
             pass
+
+
+async def test_a_post_counts_however_long_it_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry has no task yet, and is no crash's."""
+    monkeypatch.setattr(quotas, "YOUNG_SECONDS", 0.2)
+    monkeypatch.setattr(quotas, "FULL_SECONDS", 0.0)
+    caller = _caller(tasks_at_once=1)
+    async with store.quotas.begun(caller, uid := new_uid()):
+        until = time.monotonic() + 3 * quotas.YOUNG_SECONDS
+        while time.monotonic() < until:
+            with pytest.raises(TooManyRequests):
+                async with store.quotas.begun(caller, new_uid()):
+                    pass
+            await asyncio.sleep(0.01)
+        await _create(store, uid)
+
+
+async def test_of_a_revoked_key_nothing_stays_for_ever(store: Store) -> None:
+    """Also of one that is posted with just then."""
+    caller = _caller(tasks_at_once=1)
+    async with store.quotas.begun(caller, uid := new_uid()):
+        await store.quotas.forget(caller.key_id)
+        await _create(store, uid)
+    assert await store.connection.call("TTL", keys.living(caller.key_id)) > 0
 
 
 async def test_what_fails_counts_for_nothing(store: Store) -> None:

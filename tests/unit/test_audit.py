@@ -7,8 +7,8 @@ from structlog.testing import capture_logs
 
 from core import audit as audits
 from core.audit import AUDITED, REFUSED_BY_ADDRESS, REFUSED_IN_ALL, Audit, Window
-from core.calls import Call
-from core.contract.key import OPERATOR
+from core.calls import Call, Refusal
+from core.contract.key import ANYBODY, OPERATOR
 from core.openapi.document import OPERATIONS
 
 # Nothing is stored, received or sent.
@@ -95,3 +95,22 @@ def test_counts_take_a_bounded_room() -> None:
     for number in range(3 * audits.WAITING):
         window.count(number)
     assert len(window._counts) <= audits.WAITING
+
+
+@pytest.mark.parametrize("rule", ["cancel", "retry"])
+def test_the_same_again_is_noted_once(audit: Audit, rule: str) -> None:
+    """It costs its caller nothing; of another task it is another matter."""
+    call = ("POST", f"/api/tasks/<uid>/{rule}")
+    assert sum(_noted(audit, *call, 200) for _ in range(30)) == 1
+    assert _noted(audit, *call, 200, about="other") == 1
+
+
+def test_who_is_refused_among_many_is_noted(audit: Audit) -> None:
+    """A gateway asks for all its clients at once, and is answered itself."""
+    call = _call("POST", "/api/tasks/outcomes", address="192.0.2.1", about="")
+    call.refusals = [Refusal(ANYBODY, f"192.0.2.{number // 100}", f"u{number}", 401) for number in range(300)]
+    with capture_logs() as logs:
+        audit.note(call, 200)
+    assert len(logs) == 3 * REFUSED_BY_ADDRESS
+    expected = {"event": "audit.access.refused", "who": "anybody", "address": "192.0.2.0", "about": "u0", "status": 401}
+    assert expected.items() <= logs[0].items()

@@ -159,3 +159,22 @@ def test_a_chunked_body_is_of_unknown_length(length: bytes) -> None:
     call = Client().call(headers=[(b"content-length", length), (b"transfer-encoding", b"chunked")])
     assert call.content_length is None
     assert call.has_body
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "is_refused"),
+    [
+        (b"same-origin", b"https://outer.example", False),
+        (b"none", b"https://outer.example", False),
+        (b"cross-site", b"https://outer.example", True),
+        (b"same-site", b"https://outer.example", True),
+        (b"", b"https://outer.example", True),
+        (b"", b"https://here.example", False),
+        (b"", b"", False),
+    ],
+)
+def test_a_browser_says_whose_page_asks(site: bytes, origin: bytes, is_refused: bool) -> None:
+    """It knows better than Host, which somebody's proxy may have written anew."""
+    sent = ((b"host", b"here.example"), (b"sec-fetch-site", site), (b"origin", origin))
+    call = Client().call(headers=[(name, value) for name, value in sent if value])
+    assert call.is_from_elsewhere is is_refused

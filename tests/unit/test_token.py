@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from core import token as tokens
+from core.calls import offered_in
 from core.client import CoreAccess
 from core.token import CoreToken
 
@@ -64,8 +65,16 @@ def test_the_new_one_is_sent_from_then_on(file: Path, monkeypatch: pytest.Monkey
     assert known.sent == "new"
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_text("\n")], ids=["gone", "empty"])
-def test_a_file_without_a_token_changes_nothing(file: Path, spoil: Callable[[Path], None]) -> None:
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "gone": Path.unlink,
+    "empty": lambda file: file.write_text("\n"),
+    "not text": lambda file: file.write_bytes(b"\xff\xfe"),
+    "three": lambda file: file.write_text("token other another"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_file_without_a_token_changes_nothing(file: Path, spoil: Callable[[Path], object]) -> None:
     known = _from(file, "token").tokens
     spoil(file)
     assert not known.opens("other")
@@ -82,3 +91,27 @@ def test_a_token_that_is_set_itself_goes_before(file: Path) -> None:
 def test_there_must_be_one(file: Path) -> None:
     with pytest.raises(ValidationError, match="CORE_TOKEN_FILE"):
         _from(file, " \n")
+
+
+def test_a_token_that_is_set_itself_is_one_whatever_it_holds() -> None:
+    """No word of it opens anything."""
+    known = CoreToken(core_token=SecretStr("the correct horse battery")).tokens
+    assert known.sent == "the correct horse battery"
+    opened = [known.opens(f"{offered}") for offered in ("the", "battery", "the correct", "the correct horse battery")]
+    assert opened == [False, False, False, True]
+
+
+def test_a_file_holds_two_at_the_most(file: Path) -> None:
+    """It is told what to do, and not what they are."""
+    with pytest.raises(ValidationError, match="holds 4 words") as refused:
+        _from(file, "the correct horse battery")
+    assert "openssl rand" in str(refused.value)
+    assert "battery" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["abc= new", "bmV3 b2xkIQ==", "a/b+c== d/e+f="])
+def test_a_file_of_base64_is_offered_as_it_is(file: Path, content: str) -> None:
+    offered = offered_in(f"Bearer {content}")
+    assert offered == content
+    assert _from(file, content).tokens.opens(offered)
+    assert _from(file, content.split()[1]).tokens.opens(offered)
