@@ -17,8 +17,12 @@ UID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 def new_uid() -> str:
-    """256 random bits, 43 characters: to know a uid is to be allowed to read its task."""
-    return secrets.token_urlsafe(32)
+    """256 random bits, 43 characters: to know a uid is to be allowed to read its task. None begins with a hyphen: on a
+    command line it would be an option.
+    """
+    while (uid := secrets.token_urlsafe(32)).startswith("-"):
+        pass
+    return uid
 
 
 class State(StrEnum):

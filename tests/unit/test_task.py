@@ -6,7 +6,7 @@ import pytest
 
 from core.contract import codec, errors, http
 from core.contract.model import Limits, Model, ModelSpec
-from core.contract.task import TRANSITIONS, UID, Blob, Failure, Reason, State, Task
+from core.contract.task import TRANSITIONS, UID, Blob, Failure, Reason, State, Task, new_uid
 
 
 def test_version_1_numbers() -> None:
@@ -113,3 +113,8 @@ def test_every_error_has_a_status() -> None:
     }
     assert kinds - {errors.ContractError} == set(http.STATUS)
     assert {550, 551, 552, 553, 554} <= set(http.STATUS.values())
+
+
+def test_a_uid_is_no_option() -> None:
+    """On a command line what begins with a hyphen would be one; of random ones each 64th would."""
+    assert not any(new_uid().startswith("-") for _ in range(2000))
