@@ -10,13 +10,12 @@ import json
 import random
 import socket
 import ssl
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 
-from demo.stack import REPOSITORY
+from tests.bench.ordered import Ordered
 
 CONNECTING_AT_ONCE = 20
 PAUSE_SECONDS = 5.0
@@ -47,29 +46,11 @@ class Order:
         )
 
 
-class SlowClients:
+class SlowClients(Ordered):
     """All of them have begun when this is made."""
 
     def __init__(self, order: Order) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.slow_clients"],
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        assert self._process.stdout.readline().strip() == "begun"
-
-    def __enter__(self) -> "SlowClients":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        super().__init__("tests.bench.slow_clients", asdict(order), ready="begun")
 
 
 async def main(order: Order) -> None:

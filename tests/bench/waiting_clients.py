@@ -7,14 +7,13 @@ that answers "not yet" at once is asked again after five seconds, as a patient c
 import asyncio
 import json
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from demo.stack import REPOSITORY
+from tests.bench.ordered import Ordered
 
 OK = 200
 NOT_YET = 551
@@ -43,36 +42,15 @@ class End:
     """By the machine's monotonic clock."""
 
 
-class WaitingClients:
+class WaitingClients(Ordered):
     """All of them wait when this is made."""
 
     def __init__(self, order: Order) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.waiting_clients"],
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        assert self._line() == "waiting"
+        super().__init__("tests.bench.waiting_clients", asdict(order), ready="waiting")
 
     def next_end(self) -> End:
         fields: dict[str, Any] = json.loads(self._line())
         return End(**fields)
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def __enter__(self) -> "WaitingClients":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 async def main(order: Order) -> None:
