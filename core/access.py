@@ -118,7 +118,10 @@ async def while_good(dispatch: Dispatch, caller: Caller, pieces: AsyncIterator[b
 
 
 def _known(caller: Caller | KeyRefused) -> Caller:
-    return ANYBODY if isinstance(caller, KeyRefused) else caller
+    """For the audit log: whoever offers a key that is over is known by it, and may do nothing."""
+    if isinstance(caller, KeyRefused):
+        return Caller(caller.key_id, frozenset(), caller.name) if caller.key_id else ANYBODY
+    return caller
 
 
 def _asker(caller: Caller | KeyRefused) -> Caller | ContractError:
@@ -189,12 +192,10 @@ class Access:
     async def _admit_key(self, call: Call, offered: str, *, is_direct: bool) -> None:
         """A key that opens core itself opens there what it does through a gateway; an admin's everything."""
         [caller] = await _callers(self.dispatch, [offered])
+        call.caller = _known(caller)
         if isinstance(caller, KeyRefused):
             call.headers.append((CLIENT_AUTHORIZATION, "refused"))
-            if caller.key_id:
-                call.caller = Caller(caller.key_id, frozenset(), caller.name)  # for the audit log
             raise caller
-        call.caller = caller
         if is_direct and caller.is_admin:
             return
         right = right_to(call)
