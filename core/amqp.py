@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Final, cast
 
 import aiormq
@@ -376,18 +377,28 @@ def _words(error: BaseException | None) -> str:
     return "is away"
 
 
-@asynccontextmanager
-async def _answered(seconds: float = CALL_SECONDS, *, but: type[Exception] | tuple[()] = ()) -> AsyncIterator[None]:
+class _answered:  # noqa: N801 - read as a verb, and as a class it costs a post less
     """A deadline, and every way in which aiormq says that the broker went away, as Unavailable. `but` passes."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except but:
-        raise
-    except LOST as error:
-        raise Unavailable("RabbitMQ did not answer") from error
-    except asyncio.CancelledError as error:
+
+    def __init__(self, seconds: float = CALL_SECONDS, *, but: type[Exception] | tuple[()] = ()) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._but = but
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise Unavailable("RabbitMQ did not answer") from late
+        if error is None or isinstance(error, self._but):
+            return
+        if isinstance(error, LOST):
+            raise Unavailable("RabbitMQ did not answer") from error
         # aiormq cancels what waits when heartbeats fail; only a cancellation of the task itself goes further.
-        if (task := asyncio.current_task()) is None or task.cancelling():
-            raise
-        raise Unavailable("RabbitMQ was lost") from error
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task and not task.cancelling():
+            raise Unavailable("RabbitMQ was lost") from error

@@ -19,6 +19,7 @@ from core.calls import Call
 from core.contract.audit import Action, AuditEntry
 from core.contract.errors import StoreFull, Unavailable
 from core.contract.key import Caller
+from core.gathering import NOTE_SECONDS
 from core.observe import REQUEST
 from core.store.audit import AuditTrail
 from core.store.connection import soon
@@ -169,6 +170,7 @@ class Audit:
     async def store_for_ever(self) -> None:
         while True:
             entries = [await self._waiting.get()]
+            await asyncio.sleep(NOTE_SECONDS)
             while len(entries) < AT_ONCE and not self._waiting.empty():
                 entries.append(self._waiting.get_nowait())
             try:

@@ -28,6 +28,7 @@ from core.contract.errors import (
 )
 from core.contract.http import RETRY_AFTER_SECONDS, STATUS, ErrorBody, Problem
 from core.contract.key import ANYBODY, Caller
+from core.deadline import Deadline
 
 log = structlog.get_logger()
 
@@ -268,13 +269,8 @@ class Call:
             return
 
 
-@asynccontextmanager
-async def _taken() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(TAKEN_SECONDS):
-            yield
-    except TimeoutError:
-        raise Gone from None
+def _taken() -> Deadline:
+    return Deadline(TAKEN_SECONDS, Gone)
 
 
 def offered_in(authorization: str) -> str:

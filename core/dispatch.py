@@ -128,7 +128,7 @@ class Dispatch:
             return False
         log.info("task.created", task=new.uid, model=posted.model, size=new.input.size)
         metrics.TASKS_POSTED.labels(posted.model).inc()
-        await self.ring(new.uid, queue=self.broker.settings.queue_for(new.need, posted.options.priority))
+        await self.ring_first(new)
         return True
 
     async def _compared(self, posted: Posted, zip: AsyncIterable[bytes], earlier: str) -> None:
@@ -145,8 +145,11 @@ class Dispatch:
             blob = await self.received(upload, zip)
             async with upload.offered():
                 new = posted.task(model, blob)
-                async with self._withdrawn_in_doubt(new):
+                try:
                     created = await self.store.tasks.create(new)
+                except Unavailable:
+                    await self._withdraw_in_doubt(new, seconds=SOON_SECONDS)
+                    raise
                 if created is not Created.CREATED:
                     upload.withdraw()
         return new, created
@@ -159,27 +162,26 @@ class Dispatch:
         while seen := await self.store.models.seen(posted.model):
             if seen.model.enabled:
                 new = posted.task(seen.model, blob)
-                async with self._withdrawn_in_doubt(new, seconds=SUBMIT_SECONDS[1]), soon(SUBMIT_SECONDS[0]):
-                    if created := await self.store.submissions.submit(new, content, seen):
-                        return new, created
+                try:
+                    async with soon(SUBMIT_SECONDS[0]):
+                        created = await self.store.submissions.submit(new, content, seen)
+                except Unavailable:
+                    await self._withdraw_in_doubt(new, seconds=SUBMIT_SECONDS[1])
+                    raise
+                if created:
+                    return new, created
             await self.model_that_takes(posted.model)
         raise ModelNotFound
 
-    @asynccontextmanager
-    async def _withdrawn_in_doubt(self, new: NewTask, *, seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
+    async def _withdraw_in_doubt(self, new: NewTask, *, seconds: float) -> None:
         """A task that may be there though its client hears otherwise would run for nobody. One that its client may post
-        again stays: it may have been posted before.
+        again stays: it may have been posted before. Waits for it no longer than so many seconds.
         """
-        try:
-            yield
-        except Unavailable:
-            if new.fingerprint:
-                raise
+        if not new.fingerprint:
             withdrawing = asyncio.create_task(self._withdraw(new), name=f"withdraw {new.uid}")
             self._withdrawals.add(withdrawing)
             withdrawing.add_done_callback(self._withdrawals.discard)
             await asyncio.wait({withdrawing}, timeout=seconds)
-            raise
 
     async def _withdraw(self, new: NewTask) -> None:
         """Its zip is the sweep's. Both are sent, whatever becomes of the other; while Redis is away, again: when it was
@@ -197,14 +199,24 @@ class Dispatch:
 
     async def ring(self, uid: str, *, queue: str) -> bool:
         """Tells the agents that a task waits. False while the broker is away: the reaper rings later."""
+        is_rung = await self._publish(uid, queue)
+        if is_rung:
+            with suppress(Unavailable):  # then it is rung once more
+                async with soon():
+                    await self.store.tasks.ring(uid)
+        return is_rung
+
+    async def ring_first(self, new: NewTask) -> None:
+        """As `ring`, for a task that was just made: its client needn't wait until it is noted."""
+        if await self._publish(new.uid, self.broker.settings.queue_for(new.need, new.options.priority)):
+            self.store.tasks.note_first_ring(new.uid)
+
+    async def _publish(self, uid: str, queue: str) -> bool:
         try:
             await self.broker.publish(queue, uid)
         except Unavailable as error:
             log.warning("task.unrung", task=uid, error=str(error))
             return False
-        with suppress(Unavailable):  # then it is rung once more
-            async with soon():
-                await self.store.tasks.ring(uid)
         return True
 
     async def task(self, uid: str) -> Task:

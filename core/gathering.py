@@ -1,4 +1,4 @@
-"""Questions that come one by one and are asked many at a time."""
+"""Questions that come one by one and are asked many at a time, and notes that nobody waits for."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,6 +9,9 @@ Answer = TypeVar("Answer")
 
 GATHER_SECONDS: Final = 0.002
 """While some are being asked, the next ones wait for each other so long."""
+
+NOTE_SECONDS: Final = 0.05
+"""A note waits so long for others."""
 
 
 class Gathering(Generic[Question, Answer]):
@@ -48,3 +51,33 @@ class Gathering(Generic[Question, Answer]):
         self._asking.discard(answers)
         if not answers.cancelled():
             answers.exception()  # its own business, when all who asked have gone
+
+
+class Noting(Generic[Question]):
+    """`note_all` gets what was noted within a moment, and raises nothing. Whoever ends waits for `noted`."""
+
+    def __init__(self, note_all: Callable[[list[Question]], Awaitable[None]], *, at_once: int) -> None:
+        self._note_all = note_all
+        self._at_once = at_once
+        self._notes: list[Question] = []
+        self._noting: asyncio.Task[None] | None = None
+
+    def note(self, note: Question) -> None:
+        self._notes.append(note)
+        if self._noting is None:
+            self._noting = asyncio.create_task(self._note_on(), name="noting")
+
+    async def noted(self) -> None:
+        """Returns when nothing is left to note."""
+        if self._noting:
+            await asyncio.shield(self._noting)
+
+    async def _note_on(self) -> None:
+        try:
+            while self._notes:
+                await asyncio.sleep(NOTE_SECONDS)
+                notes, self._notes = self._notes, []
+                for start in range(0, len(notes), self._at_once):
+                    await self._note_all(notes[start : start + self._at_once])
+        finally:
+            self._noting = None

@@ -126,9 +126,7 @@ class Resumable:
         log.info("task.created", task=new.uid, model=coming.model, size=blob.size)
         metrics.TASKS_POSTED.labels(coming.model).inc()
         await uploads.release(writer)
-        await self.dispatch.ring(
-            new.uid, queue=self.dispatch.broker.settings.queue_for(new.need, coming.options.priority)
-        )
+        await self.dispatch.ring_first(new)
 
     async def give_up(self, uid: str) -> None:
         """What has come of it goes. Raises UploadElsewhere when it is a task already."""

@@ -13,10 +13,9 @@ Record = TypeVar("Record", bound=BaseModel)
 _TIMESTAMP_AS_DATETIME = 3
 
 
-def pack(record: BaseModel, *, exclude: set[str] | None = None) -> bytes:
+def pack(record: BaseModel) -> bytes:
     """Computed fields stay out: they follow from the others."""
-    fields = {name for name in type(record).model_fields if name not in (exclude or ())}
-    return pack_plain(record.model_dump(include=fields, exclude_none=True))
+    return pack_plain(record.model_dump(exclude_computed_fields=True, exclude_none=True))
 
 
 def unpack(kind: type[Record], packed: bytes) -> Record:

@@ -80,3 +80,4 @@ async def open_store(
                 pulse,
                 connection,
             )
+            await tasks.noted()

@@ -15,6 +15,7 @@ from redis import exceptions
 
 from core import metrics
 from core.contract.errors import ContractError, StoreFull, Unavailable
+from core.deadline import Deadline
 from core.store import keys
 from core.store.servers import LOST, Servers, Shard, servers_at
 
@@ -337,14 +338,9 @@ def translated() -> Iterator[None]:
             raise asyncio.CancelledError
 
 
-@asynccontextmanager
-async def soon(seconds: float = SOON_SECONDS) -> AsyncIterator[None]:
+def soon(seconds: float = SOON_SECONDS) -> Deadline:
     """Raises Unavailable after that."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise Unavailable from error
+    return Deadline(seconds, Unavailable)
 
 
 def script(connection: Connection, *names: str, kept: bool = False, fills: bool = False) -> Script:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Final
 
 from core.contract.errors import TooManyRequests, Unavailable
@@ -49,13 +49,12 @@ class Quotas:
                 f"This key may post {limit} times a minute: try again in {seconds} s", retry_seconds=int(seconds)
             )
 
-    @asynccontextmanager
-    async def begun(self, caller: Caller, uid: str) -> AsyncIterator[None]:
+    def begun(self, caller: Caller, uid: str) -> AbstractAsyncContextManager[None]:
         """A task that begins, if it does, counts among the caller's. Raises TooManyRequests."""
-        limit = caller.tasks_at_once
-        if limit is None:
-            yield
-            return
+        return nullcontext() if caller.tasks_at_once is None else self._counted(caller, uid, caller.tasks_at_once)
+
+    @asynccontextmanager
+    async def _counted(self, caller: Caller, uid: str, limit: int) -> AsyncIterator[None]:
         if not await self._entered(caller, uid, limit=limit) and not (
             await self._looked_through(caller) and await self._entered(caller, uid, limit=limit)
         ):

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from core.store import keys
+from core.store.lean import lean
 
 CONNECT_SECONDS: Final = 1.0
 CALL_SECONDS: Final = 5.0
@@ -336,6 +337,7 @@ def _client(url: Url, max_connections: int) -> redis.Redis:
         socket_read_size=READ_AT_ONCE_BYTES,
         retry=Retry(NoBackoff(), retries=0, supported_errors=LOST),  # type: ignore[arg-type]
     )
+    pool.connection_class = lean(pool.connection_class)
     return redis.Redis(connection_pool=pool)
 
 

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,10 +18,10 @@ from core.contract.model import Model
 from core.contract.needs import ANY, Need
 from core.contract.options import PLAIN, Options
 from core.contract.task import Attempt, Blob, Failure, Progress, Reason, Runner, State, Task
-from core.gathering import Gathering
+from core.gathering import Gathering, Noting
 from core.observe import REQUEST
 from core.store import keys
-from core.store.connection import Connection, script
+from core.store.connection import Connection, script, soon
 from core.store.waiting import waiting_key
 
 log = structlog.get_logger()
@@ -166,6 +167,8 @@ class Tasks:
         self._create_uploaded = script(connection, "uploaded", "create", kept=True)
         self._ring = script(connection, "ring")
         self._rung = Gathering(self._ring.each, at_once=NOTED_AT_ONCE)
+        self._first_ring = script(connection, "first_ring")
+        self._first_rung = Noting(self._note_first_rings, at_once=NOTED_AT_ONCE)
         self._announce = script(connection, "announce")
         self._drop = script(connection, "drop", kept=True)
         self._claim = script(connection, "claim", kept=True)
@@ -251,6 +254,19 @@ class Tasks:
     async def ring(self, uid: str) -> None:
         """Notes that the broker has confirmed the message of a task."""
         await self._rung.ask(keys.task(uid))
+
+    def note_first_ring(self, uid: str) -> None:
+        """As `ring`, a moment later, and if it can be: a task of which it isn't known is rung once more."""
+        self._first_rung.note(keys.task(uid))
+
+    async def noted(self) -> None:
+        """What nobody waits for is in Redis, if it can be."""
+        await self._first_rung.noted()
+
+    async def _note_first_rings(self, names: Sequence[str]) -> None:
+        with suppress(Unavailable):
+            async with soon():
+                await self._first_ring.each(names)
 
     async def hold(self, uid: str, *, seconds: float) -> bool:
         """Notes that an agent has the message of a task, for so long. False: it is not pending (any more)."""

@@ -33,9 +33,10 @@ async def stored_blob(store: Store, owner: str, content: bytes = b"PK") -> Blob:
 
 
 async def submitted(dispatch: Dispatch, model: str, zip: AsyncIterable[bytes], announced: Announced) -> str:
-    """The uid of a new task, which its client can't post again."""
+    """The uid of a new task, which its client can't post again. That it was rung is noted."""
     posted = Posted.once(model)
     assert await dispatch.submit(posted, zip, announced)
+    await dispatch.store.tasks.noted()
     return posted.uid
 
 
