@@ -53,6 +53,7 @@ from core.store.blobs import CUT_OFF_SECONDS, Upload
 from core.store.connection import SOON_SECONDS, soon
 from core.store.erasures import Erasure
 from core.store.room import Announced
+from core.store.submissions import SUBMIT_SECONDS
 from core.store.tasks import LOST, NOTHING, Claimed, Created, Ended, Ending, Failed, NewTask, OutputChanged, Retried
 from core.webhooks import PUBLIC, Guard
 from core.zipcheck import ZipCheck
@@ -70,9 +71,6 @@ End = TypeVar("End", Ended, Failed)
 
 WITHDRAW_SECONDS: Final = 60.0
 WITHDRAW_AGAIN_SECONDS: Final = 1.0
-
-SUBMIT_SECONDS: Final = (1.2, 0.4)
-"""For the one step that submits a small zip, and then to withdraw it: both together are answered within two seconds."""
 
 EXPLAINED_SECONDS: Final = 0.4
 """After the task itself was read, so that both together are answered within two seconds."""
@@ -163,10 +161,9 @@ class Dispatch:
             if seen.model.enabled:
                 new = posted.task(seen.model, blob)
                 try:
-                    async with soon(SUBMIT_SECONDS[0]):
-                        created = await self.store.submissions.submit(new, content, seen)
+                    created = await self.store.submissions.submit(new, content, seen)
                 except Unavailable:
-                    await self._withdraw_in_doubt(new, seconds=SUBMIT_SECONDS[1])
+                    await self._withdraw_in_doubt(new, seconds=SOON_SECONDS - SUBMIT_SECONDS)
                     raise
                 if created:
                     return new, created
@@ -209,7 +206,7 @@ class Dispatch:
     async def ring_first(self, new: NewTask) -> None:
         """As `ring`, for a task that was just made: its client needn't wait until it is noted."""
         if await self._publish(new.uid, self.broker.settings.queue_for(new.need, new.options.priority)):
-            self.store.tasks.note_first_ring(new.uid)
+            self.store.tasks.note_first_ring(new)
 
     async def _publish(self, uid: str, queue: str) -> bool:
         try:

@@ -18,12 +18,9 @@ from core.contract.task import Task
 from core.dispatch import Dispatch
 from core.metrics import repaired
 from core.observe import on_behalf_of
-from core.store.tasks import Look
+from core.store.tasks import LOOK_SECONDS, Look
 
 log = structlog.get_logger()
-
-LOOK_SECONDS: Final = 30.0
-"""A rung task that still waits is looked at this often: did its message survive? In a long queue less often."""
 
 LOOKS_PER_SECOND: Final = 100.0
 LONGEST_SECONDS: Final = 1800.0

@@ -9,11 +9,11 @@ import structlog
 from core.contract import codec
 from core.contract.audit import AuditEntry
 from core.store import keys
-from core.store.connection import Connection
+from core.store.connection import Connection, script
 
 log = structlog.get_logger()
 
-FIELD: Final = "entry"
+FIELD: Final = b"entry"
 READ_AT_ONCE: Final = 1000
 """At most; no fewer than a page of them, most of which may not be wanted."""
 
@@ -21,12 +21,11 @@ READ_AT_ONCE: Final = 1000
 class AuditTrail:
     def __init__(self, connection: Connection) -> None:
         self._redis = connection
+        self._append = script(connection, "audit", fills=True)
 
     async def append(self, entries: Iterable[AuditEntry], *, kept: int) -> None:
         """Oldest first. About so many are kept."""
-        await self._redis.call_all(
-            ("XADD", keys.AUDIT, "MAXLEN", "~", kept, "*", FIELD, codec.pack(entry)) for entry in entries
-        )
+        await self._append(keys=[keys.AUDIT], args=[kept, *map(codec.pack, entries)])
 
     async def page(
         self, *, since: datetime | None, limit: int, wanted: Callable[[AuditEntry], bool]
@@ -37,7 +36,7 @@ class AuditTrail:
         youngest, at_once = "+", min(max(limit, READ_AT_ONCE // 10), READ_AT_ONCE)
         while len(found) < limit:
             records = await self._redis.call("XREVRANGE", keys.AUDIT, youngest, oldest, "COUNT", at_once)
-            found += [entry for _, fields in records if (entry := _read(fields[FIELD.encode()])) and wanted(entry)]
+            found += [entry for _, fields in records if (entry := _read(fields[FIELD])) and wanted(entry)]
             if len(records) < at_once:
                 break
             youngest = f"({records[-1][0].decode()}"

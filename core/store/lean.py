@@ -15,9 +15,12 @@ class LeanConnection(AbstractConnection):
     """Packs with hiredis, as redis-py does where it isn't asynchronous, and sends without a task of its own."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        if isinstance(args[0], str) and " " not in args[0] and all(map(_is_small, args)):
-            return [hiredis.pack_command(args)]
-        return super().pack_command(*args)
+        if " " in str(args[0]):  # two words
+            return super().pack_command(*args)
+        for part in args:
+            if isinstance(part, memoryview) or (isinstance(part, bytes) and len(part) > SMALL_BYTES):
+                return super().pack_command(*args)
+        return [hiredis.pack_command(args)]
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """A connection has one command at a time, so that a small one finds its buffer empty: nothing to wait for, and
@@ -39,7 +42,3 @@ class LeanConnection(AbstractConnection):
 def lean(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
     """For TCP, TLS or a socket's file."""
     return type(f"Lean{connection_class.__name__}", (LeanConnection, connection_class), {})
-
-
-def _is_small(part: object) -> bool:
-    return isinstance(part, str | int | float) or (isinstance(part, bytes) and len(part) <= SMALL_BYTES)

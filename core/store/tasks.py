@@ -29,6 +29,9 @@ log = structlog.get_logger()
 FIRST_LOOK_SECONDS: Final = 5.0
 """A task that a crash left between its commit and its message is rung after this."""
 
+LOOK_SECONDS: Final = 30.0
+"""A rung task that still waits is looked at this often: did its message survive? In a long queue less often."""
+
 CREATE_SECONDS: Final = 120.0
 """Long after this no late command of a core that stood still makes the task of an index entry."""
 
@@ -255,18 +258,25 @@ class Tasks:
         """Notes that the broker has confirmed the message of a task."""
         await self._rung.ask(keys.task(uid))
 
-    def note_first_ring(self, uid: str) -> None:
+    def note_first_ring(self, new: NewTask) -> None:
         """As `ring`, a moment later, and if it can be: a task of which it isn't known is rung once more."""
-        self._first_rung.note(keys.task(uid))
+        self._first_rung.note(new)
 
     async def noted(self) -> None:
         """What nobody waits for is in Redis, if it can be."""
         await self._first_rung.noted()
 
-    async def _note_first_rings(self, names: Sequence[str]) -> None:
+    async def _note_first_rings(self, rung: Sequence[NewTask]) -> None:
+        """Where one server has all the keys, the first look is put off, too: most tasks have ended by then."""
+        names = [keys.task(new.uid) for new in rung]
         with suppress(Unavailable):
             async with soon():
-                await self._first_ring.each(names)
+                if self._redis.is_spread:
+                    await self._first_ring.each(names)
+                else:
+                    now = time.time()
+                    looks = [now + min(LOOK_SECONDS, new.options.ttl_seconds or LOOK_SECONDS) for new in rung]
+                    await self._first_ring(keys=[*names, keys.DUE], args=looks)
 
     async def hold(self, uid: str, *, seconds: float) -> bool:
         """Notes that an agent has the message of a task, for so long. False: it is not pending (any more)."""

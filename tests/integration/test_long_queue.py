@@ -16,8 +16,8 @@ from core.contract.task import Blob, Failure, Reason
 from core.dispatch import Dispatch
 from core.reaper import BATCH, sweep
 from core.store import Store, keys, open_store
-from core.store.tasks import NewTask, Turn
-from core.watch import LOOK_SECONDS, Watch
+from core.store.tasks import LOOK_SECONDS, NewTask, Turn
+from core.watch import Watch
 from demo.stack import Stack
 from tests.direct import rabbitmq_at
 from tests.integration.conftest import RESERVE_PERCENT

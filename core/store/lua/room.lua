@@ -13,20 +13,25 @@ local function room_of(incoming, ticket)
   return (redis.call('HGET', incoming, ticket) or ''):match('(%d+) ([%d.]+)(.*)')
 end
 
+-- → bytes that are used, and that may be
+local function memory()
+  local info = redis.call('INFO', 'memory')
+  local function figure(name)
+    return tonumber(info:match('\n' .. name .. ':(%d+)')) or 0
+  end
+  local limit = figure('maxmemory')
+  if limit == 0 then
+    limit = figure('total_system_memory')
+  end
+  -- What Redis itself doesn't hold against maxmemory: buffers of the append-only file and of replicas.
+  return figure('used_memory') - figure('mem_not_counted_for_evict'), limit
+end
+
 -- Room for a zip, beside what is stored, and what the others haven't stored yet: `begun` in full, `announced` up to its
 -- bound.   → 1, or 0 when it doesn't fit now, or -1 when it never does
 local function fits(bytes, begun, announced, reserve_percent, used, limit)
   if not used then
-    local memory = redis.call('INFO', 'memory')
-    local function figure(name)
-      return tonumber(memory:match('\n' .. name .. ':(%d+)')) or 0
-    end
-    limit = figure('maxmemory')
-    if limit == 0 then
-      limit = figure('total_system_memory')
-    end
-    -- What Redis itself doesn't hold against maxmemory: buffers of the append-only file and of replicas.
-    used = figure('used_memory') - figure('mem_not_counted_for_evict')
+    used, limit = memory()
   end
   local allowed = limit * (100 - reserve_percent) / 100
   if bytes > allowed then
