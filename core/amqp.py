@@ -88,7 +88,7 @@ class Link:
     """A connection that lives, and the channel on it that publishes and asks."""
 
     connection: AbstractConnection
-    publishing: AbstractChannel
+    publishing: aiormq.Channel
     refused: asyncio.Event = field(default_factory=asyncio.Event)
     since: float = field(default_factory=time.monotonic)
 
@@ -204,8 +204,9 @@ class Broker:
         link = self._live
         try:
             async with _answered(CONFIRM_SECONDS, but=aiormq.exceptions.PublishError):
+                # Written when the loop comes to it: others' messages needn't wait for that, and the confirmation does.
                 await link.publishing.basic_publish(
-                    uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True
+                    uid.encode(), routing_key=queue, properties=copy(properties), mandatory=True, wait=False
                 )
         except Unavailable as error:
             # A channel that met a quorum queue without a leader may refuse for ever: a new one finds the new leader.
@@ -328,7 +329,7 @@ class Broker:
             connection = await aiormq.connect(url)
         try:
             async with _answered():
-                link = Link(connection, await connection.channel(publisher_confirms=True))
+                link = Link(connection, cast(aiormq.Channel, await connection.channel(publisher_confirms=True)))
                 await self._declare(link.publishing)
             self._link = link
             self.missing = None

@@ -46,6 +46,9 @@ READS: Final = frozenset({Action.TASK_READ, Action.MODEL_READ})
 REPEATED: Final = READS | {Action.TASK_CANCELLED, Action.TASK_RETRIED}
 """Who may do so at all may as often as they like."""
 
+LOGGED: Final = ("about", "what", "status", "who", "key", "address")
+"""As far as there is something to say. Each line has the time and the request by itself."""
+
 DATA: Final = frozenset({HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
 
 AUDITED: Final[Mapping[tuple[str, str], tuple[Action, str]]] = {
@@ -153,9 +156,8 @@ class Audit:
             address=fact.address[:LONGEST_ADDRESS],
             request=REQUEST.get(),
         )
-        log.info(
-            f"audit.{fact.action}", **entry.model_dump(exclude={"time", "action", "request"}, exclude_defaults=True)
-        )
+        said = {name: getattr(entry, name) for name in LOGGED}
+        log.info(f"audit.{fact.action}", **{name: value for name, value in said.items() if value})
         if self.kept:
             try:
                 self._waiting.put_nowait(entry)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -108,24 +109,21 @@ class Call:
         self._receive = receive
         self._send = send
         self._is_whole = False
-        self._args: Mapping[str, str] | None = None
 
     @property
     def query_string(self) -> str:
         """As it came."""
         return self._scope["query_string"].decode("latin-1")
 
-    @property
+    @cached_property
     def parameters(self) -> Sequence[tuple[str, str]]:
         """The query's, each as often as it stands there."""
         return parse_qsl(self.query_string, keep_blank_values=True)
 
-    @property
+    @cached_property
     def args(self) -> Mapping[str, str]:
         """The query's parameters; of one that is repeated the first."""
-        if self._args is None:
-            self._args = dict(reversed(self.parameters))
-        return self._args
+        return dict(reversed(self.parameters))
 
     def header(self, name: str, default: str = "") -> str:
         """`name` in lower case."""

@@ -133,7 +133,7 @@ class CoreClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=STALL_SECONDS),
             middlewares=(_opening(access.tokens),),
             auto_decompress=False,
-            skip_auto_headers=("Content-Type", "User-Agent", "Accept-Encoding"),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             read_bufsize=BUFFER_BYTES,
         )
         async with session:

@@ -1,5 +1,6 @@
 """A server's connections: how many it holds, in all and with one address. Whoever opens more is hung up on."""
 
+import asyncio
 import ipaddress
 import math
 import time
@@ -41,6 +42,9 @@ class Connections:
         self.most = self.most_of_one = math.inf
         self._with: Counter[str] = Counter()
         self._told_at = -TELL_SECONDS
+        self.pauses: set[Pause] = set()
+        """Of those that wait for a request."""
+        self.is_parting = False
         self._open = prometheus_client.Gauge(
             "inference_server_connections", "Open connections", registry=registry, multiprocess_mode="livesum"
         )
@@ -68,6 +72,12 @@ class Connections:
             if not self._with[who]:
                 del self._with[who]
 
+    def part(self) -> None:
+        """With those that wait for a request, and from now on with each that would."""
+        self.is_parting = True
+        for pause in list(self.pauses):
+            pause.end()
+
     def _refuse(self, who: str) -> None:
         self._refused.inc()
         if time.monotonic() - self._told_at >= TELL_SECONDS:
@@ -84,12 +94,44 @@ def whose(address: str) -> str:
     return str(mapped or ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
 
 
+class Pause:
+    """Until the next request: a timer in the place of a task of Hypercorn's, which costs more than the rest of a poll's
+    way through it (docs/performance.md).
+    """
+
+    def __init__(self, connection: "Connection", connections: Connections) -> None:
+        self._connection = connection
+        self._connections = connections
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def restart(self, *_: object) -> None:
+        await self.stop()
+        seconds = 0 if self._connections.is_parting else self._connection.config.keep_alive_timeout
+        self._timer = self._connection.loop.call_later(seconds, self.end)
+        self._connections.pauses.add(self)
+
+    async def stop(self) -> None:
+        self._connections.pauses.discard(self)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def end(self) -> None:
+        self._connections.pauses.discard(self)
+        self._connection.part()
+
+
 class Connection(TCPServer):
     """Hypercorn's, counted."""
 
     def __init__(self, connections: Connections, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._connections = connections
+        self.idle_task = Pause(self, connections)  # type: ignore[assignment]
+
+    def part(self) -> None:
+        """No request has come for long enough."""
+        self._task_group.spawn(self._initiate_server_close)
 
     async def run(self) -> None:
         peer = self.writer.get_extra_info("peername")

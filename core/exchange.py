@@ -12,6 +12,8 @@ from core.contract.http import REQUEST_HEADER
 from core.observe import request_id
 from core.traffic import Traffic
 
+Headers = Sequence[tuple[bytes, bytes]]
+
 _HEADER: Final = REQUEST_HEADER.encode()
 _BODY_HEADERS: Final = (b"content-length", b"transfer-encoding")
 
@@ -29,6 +31,7 @@ class Exchange:
 
     __slots__ = (
         "_is_heard",
+        "_is_whole",
         "_may_send",
         "_receive",
         "_scope",
@@ -52,7 +55,7 @@ class Exchange:
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
         traffic: Traffic,
-        standing: Sequence[tuple[bytes, bytes]] = (),
+        standing: Callable[[HTTPScope], Headers],
     ) -> None:
         self._scope = scope
         self._receive = receive
@@ -62,7 +65,7 @@ class Exchange:
         self._started = time.perf_counter()
         self._waits = b"wait=" in scope["query_string"]
         self._may_send = scope["http_version"] == "2"
-        self._is_heard = False
+        self._is_heard = self._is_whole = False
         self._sink: asyncio.Task[None] | None = None
         self.id = ""
         for name, value in scope["headers"]:
@@ -87,7 +90,9 @@ class Exchange:
         message = await self._receive()
         if message["type"] != "http.request":
             self._is_heard = True
-        elif size := len(message.get("body", b"")):
+            return message
+        self._is_whole = not message.get("more_body")
+        if size := len(message.get("body", b"")):
             self.received += size
             self._traffic.received.inc(size)
         return message
@@ -98,11 +103,11 @@ class Exchange:
             self.status = message["status"]
             if self.answering:
                 self.answering(self.status)
-            message["headers"] = [*message["headers"], *self._standing, (_HEADER, self.id.encode())]
+            message["headers"] = [*message["headers"], *self._standing(self._scope), (_HEADER, self.id.encode())]
         else:
             if size := len(message.get("body", b"")):
                 self._traffic.sent.inc(size)
-            if self._may_send and not (self._is_heard or message.get("more_body")):
+            if self._may_send and not (self._is_whole or self._is_heard or message.get("more_body")):
                 self._sink = asyncio.create_task(self._read_on(), name="sink")
         await self._send(message)
 

@@ -8,7 +8,8 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, cast
@@ -22,7 +23,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, S
 from prometheus_client import CollectorRegistry
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException, NotFound
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import RequestRedirect, Rule
 
 from core import connections, http1, http2
 from core.bells import Bells
@@ -31,14 +32,13 @@ from core.certificate import Certificate
 from core.connections import Connections
 from core.contract.errors import ContractError
 from core.contract.http import STATUS, ErrorBody
-from core.exchange import Exchange
+from core.exchange import Exchange, Headers
 from core.observe import REQUEST
 from core.traffic import Traffic
 
 log = structlog.get_logger()
 
 Handler = Callable[..., Awaitable[None]]
-Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES: Final = 2**20
 """Of what Quart takes: it holds all of it."""
@@ -51,6 +51,8 @@ HANDSHAKE_SECONDS: Final = 10.0
 
 LAST_SECONDS: Final = 3.0
 """How long Hypercorn has to close idle connections, then the process ends without it."""
+
+CLOSING: Final = ((b"connection", b"close"),)
 
 BROKEN: Final = ErrorBody(detail="Internal Server Error").model_dump_json().encode()
 
@@ -105,6 +107,7 @@ class App(Quart):
         self._direct: dict[str, Handler] = {}
         self.telling_problems: set[str] = set()
         self._routes = self.url_map.bind("localhost")
+        self._without_parts: dict[tuple[str, str], Rule] = {}
         self.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, RESPONSE_TIMEOUT=None)
         self.register_error_handler(ContractError, _refused)
         self.register_error_handler(HTTPException, _not_taken)
@@ -131,8 +134,7 @@ class App(Quart):
             return await super().__call__(scope, receive, send)
         self.in_flight += 1
         self.is_quiet.clear()
-        closing = self._closing(send) if scope["http_version"].startswith("1") else send
-        exchange = Exchange(scope, receive, closing, self.traffic, self.standing(scope))
+        exchange = Exchange(scope, receive, send, self.traffic, self._standing)
         REQUEST.set(exchange.id)  # of this task, in which nothing else is answered
         try:
             await self._answer(scope, exchange)
@@ -176,7 +178,7 @@ class App(Quart):
     async def _admitted(self, call: Call, exchange: Exchange) -> tuple[str, Mapping[str, Any]]:
         """The route. Who isn't let in is told so, whatever is asked for, and in the words that belong there."""
         try:
-            rule, parts = self._routes.match(call.path, call.method, return_rule=True)
+            rule, parts = self._match(call)
             exchange.route = call.rule = rule.rule
             call.parts, endpoint = parts, rule.endpoint
             call.tells_problems = endpoint in self.telling_problems
@@ -185,6 +187,16 @@ class App(Quart):
                 await self.guard(call)
         return endpoint, parts
 
+    def _match(self, call: Call) -> tuple[Rule, Mapping[str, Any]]:
+        """As werkzeug says; of a path without parts it is remembered."""
+        known = self._without_parts.get((call.method, call.path))
+        if known:
+            return known, {}
+        rule, parts = self._routes.match(call.path, call.method, return_rule=True)
+        if not parts:
+            self._without_parts[call.method, call.path] = rule
+        return rule, parts
+
     def _canonical(self, call: Call) -> str | None:
         """The path with or without its last slash, whichever is a route, and the query as it was."""
         path = call.path.removesuffix("/") if call.path.endswith("/") else f"{call.path}/"
@@ -192,15 +204,10 @@ class App(Quart):
             return None
         return quote(path) + (f"?{call.query_string}" if call.query_string else "")
 
-    def _closing(self, send: ASGISendCallable) -> ASGISendCallable:
-        """Tells the client that the connection ends, if it does."""
-
-        async def closing(message: Any) -> None:
-            if self.is_draining and message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
-            await send(message)
-
-        return closing
+    def _standing(self, scope: HTTPScope) -> Headers:
+        """What each answer has beside its own headers."""
+        is_last = self.is_draining and scope["http_version"].startswith("1")
+        return (*self.standing(scope), *CLOSING) if is_last else self.standing(scope)
 
 
 def _patient(send: ASGISendCallable) -> ASGISendCallable:
@@ -240,6 +247,14 @@ class _Config(Config):
     """Hypercorn makes a context of files, once."""
 
     certificate: Certificate | None = None
+    _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """The date, once a second."""
+        second = int(time.time())
+        if second != self._dated[0]:
+            self._dated = (second, super().response_headers(protocol))
+        return self._dated[1]
 
     @property
     def ssl_enabled(self) -> bool:
@@ -318,6 +333,7 @@ def _drained(app: App) -> Callable[[], Awaitable[None]]:
         if app.in_flight:
             with suppress(TimeoutError):
                 await asyncio.wait_for(app.is_quiet.wait(), DRAIN_SECONDS)
+        app.connections.part()
         end_soon(0)
 
     return drained

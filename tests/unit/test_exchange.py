@@ -27,7 +27,7 @@ async def test_a_body_that_nobody_asked_for_is_drained(version: str, headers: li
         pass
 
     scope = {"method": "GET", "path": "/", "query_string": b"", "http_version": version, "headers": headers}
-    exchange = Exchange(cast(Any, scope), cast(Any, coming.get), send, Traffic(CollectorRegistry()))
+    exchange = Exchange(cast(Any, scope), cast(Any, coming.get), send, Traffic(CollectorRegistry()), lambda _: ())
     await exchange.send({"type": "http.response.start", "status": 200, "headers": []})
     await exchange.send({"type": "http.response.body", "body": b"answer", "more_body": False})
     exchange.end()
