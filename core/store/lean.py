@@ -20,7 +20,10 @@ class LeanConnection(AbstractConnection):
         for part in args:
             if isinstance(part, memoryview) or (isinstance(part, bytes) and len(part) > SMALL_BYTES):
                 return super().pack_command(*args)
-        return [hiredis.pack_command(args)]
+        try:
+            return [hiredis.pack_command(args)]
+        except TypeError as error:
+            raise exceptions.DataError(str(error)) from error
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """A connection has one command at a time, so that a small one finds its buffer empty: nothing to wait for, and

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from core.gathering import Gathering
+from core.gathering import Gathering, Noting
 
 
 async def test_what_comes_meanwhile_is_asked_together() -> None:
@@ -40,3 +40,24 @@ async def test_all_hear_what_is_raised() -> None:
     refused = await asyncio.gather(gathering.ask(1), gathering.ask(2), return_exceptions=True)
     assert [str(error) for error in refused] == ["no", "no"]
     assert await gathering.ask(3) == 3
+
+
+async def test_notes_are_taken_together() -> None:
+    """In their order, no more than so many at once, also those that come while others are being noted."""
+    noted: list[list[int]] = []
+
+    async def note_all(numbers: list[int]) -> None:
+        noted.append(numbers)
+        if len(noted) == 1:
+            noting.note(4)
+
+    noting = Noting(note_all, at_once=2)
+    for number in range(1, 4):
+        noting.note(number)
+    assert noted == []
+    await noting.noted()
+    assert noted == [[1, 2], [3], [4]]
+    await noting.noted()
+    noting.note(5)
+    await noting.noted()
+    assert noted[3:] == [[5]]
