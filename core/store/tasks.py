@@ -276,7 +276,7 @@ class Tasks:
                 else:
                     now = time.time()
                     looks = [now + min(LOOK_SECONDS, new.options.ttl_seconds or LOOK_SECONDS) for new in rung]
-                    await self._first_ring(keys=[*names, keys.DUE], args=looks)
+                    await self._first_ring(keys=[*names, keys.DUE], args=[now, *looks])
 
     async def hold(self, uid: str, *, seconds: float) -> bool:
         """Notes that an agent has the message of a task, for so long. False: it is not pending (any more)."""

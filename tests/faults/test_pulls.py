@@ -87,7 +87,7 @@ def test_a_pull_that_moves_may_take_long(api: Api, core: Api, stack: Stack, host
     ):
         assert api.wait(api.post(_register(core, f"{slow}/model:1", max_attempts="1"), INPUT)).status_code == 200
         assert pauses[-1] - pauses[0] > 2 * STALL_SECONDS
-        docker(stack.docker_host, "image", "rm", f"{slow}/model:1")
+    docker(stack.docker_host, "image", "rm", f"{slow}/model:1")  # the agent has gone, and the container with it
 
 
 def test_an_image_that_was_removed_is_pulled_again(

@@ -109,6 +109,17 @@ async def test_a_rung_task_is_left_alone_for_a_while(dispatch: Dispatch, seen: S
         assert await _seconds_to_look(store, new.uid) == pytest.approx(wanted, abs=2)
 
 
+async def test_a_look_that_is_wanted_now_is_not_put_off(dispatch: Dispatch, seen: Seen) -> None:
+    """As when the model of a task is deleted that was posted a moment before."""
+    store, new = dispatch.store, _new(seen)
+    await store.submissions.submit(new, ZIP, seen)
+    await store.tasks.bring_forward(until=time.time() + LOOK_SECONDS)
+    store.tasks.note_first_ring(new)
+    await store.tasks.noted()
+    assert await store.connection.call("HEXISTS", keys.task(new.uid), "rung")
+    assert await _seconds_to_look(store, new.uid) < 0
+
+
 async def test_a_late_note_is_no_note(dispatch: Dispatch, seen: Seen) -> None:
     """The task was claimed and handed back before it came: it waits for another message, and a look soon."""
     store, new = dispatch.store, _new(seen)
