@@ -25,6 +25,7 @@ from core.contract import queues
 from core.contract.errors import Unavailable
 from core.contract.needs import ANY, Need
 from core.contract.options import Priority
+from core.deadline import Deadline
 from core.observe import REQUEST, request_id
 from core.secrets import SecretsInFiles, with_password
 from core.trust import is_untrusted
@@ -378,28 +379,29 @@ def _words(error: BaseException | None) -> str:
     return "is away"
 
 
-class _answered:  # noqa: N801 - read as a verb, and as a class it costs a post less
-    """A deadline, and every way in which aiormq says that the broker went away, as Unavailable. `but` passes."""
+def _unanswered() -> Unavailable:
+    return Unavailable("RabbitMQ did not answer")
 
-    def __init__(self, seconds: float = CALL_SECONDS, *, but: type[Exception] | tuple[()] = ()) -> None:
-        self._timeout = asyncio.timeout(seconds)
+
+class _Answer(Deadline):
+    __slots__ = ("_but",)
+
+    def __init__(self, seconds: float, but: type[Exception] | tuple[()]) -> None:
+        super().__init__(seconds, _unanswered)
         self._but = but
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError as late:
-            raise Unavailable("RabbitMQ did not answer") from late
-        if error is None or isinstance(error, self._but):
-            return
-        if isinstance(error, LOST):
-            raise Unavailable("RabbitMQ did not answer") from error
+        await super().__aexit__(kind, error, traceback)
+        if isinstance(error, LOST) and not isinstance(error, self._but):
+            raise _unanswered() from error
         # aiormq cancels what waits when heartbeats fail; only a cancellation of the task itself goes further.
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task and not task.cancelling():
             raise Unavailable("RabbitMQ was lost") from error
+
+
+def _answered(seconds: float = CALL_SECONDS, *, but: type[Exception] | tuple[()] = ()) -> _Answer:
+    """A deadline, and every way in which aiormq says that the broker went away, as Unavailable. `but` passes."""
+    return _Answer(seconds, but)

@@ -95,9 +95,7 @@ def whose(address: str) -> str:
 
 
 class Pause:
-    """Until the next request: a timer in the place of a task of Hypercorn's, which costs more than the rest of a poll's
-    way through it (docs/performance.md).
-    """
+    """Until the next request: a timer in the place of Hypercorn's task, which is made anew and cancelled each time."""
 
     def __init__(self, connection: "Connection", connections: Connections) -> None:
         self._connection = connection

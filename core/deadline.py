@@ -3,6 +3,7 @@ as much (docs/performance.md).
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -11,7 +12,7 @@ class Deadline:
 
     __slots__ = ("_late", "_timeout")
 
-    def __init__(self, seconds: float, late: type[Exception]) -> None:
+    def __init__(self, seconds: float, late: Callable[[], Exception]) -> None:
         self._timeout = asyncio.timeout(seconds)
         self._late = late
 
@@ -24,6 +25,6 @@ class Deadline:
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as late:
-            raise self._late from late
+            raise self._late() from late
         if isinstance(error, TimeoutError):
-            raise self._late from error
+            raise self._late() from error
